@@ -1,0 +1,124 @@
+"""The store: whole entries or none, never stale, never a pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unaudit.engine.store import Store, content_key
+from unaudit.errors import InputError
+
+SHAPE = (5, 3)
+
+
+class Counter:
+    """Fills an array with its value and counts how often it was asked to."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.value = value
+        self.calls = 0
+
+    def __call__(self, array: npt.NDArray[np.float32]) -> None:
+        self.calls += 1
+        array[:] = self.value
+
+
+def entry(store: Store, key: str, suffix: str = ".npy") -> Path:
+    return store.root / key[:2] / f"{key}{suffix}"
+
+
+def test_an_entry_is_computed_once(tmp_path: Path) -> None:
+    store, fill = Store(tmp_path), Counter()
+    first = store.array("ab12", SHAPE, np.float32, fill)
+    second = store.array("ab12", SHAPE, np.float32, fill)
+    assert fill.calls == 1
+    assert np.array_equal(first, second)
+    assert (first == 1.0).all()
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    store, fill = Store(tmp_path), Counter()
+    store.array("ab12", SHAPE, np.float32, fill)
+    path = entry(store, "ab12")
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(bytes(damaged))
+    again = store.array("ab12", SHAPE, np.float32, fill)
+    assert fill.calls == 2
+    assert (again == 1.0).all()
+
+
+@pytest.mark.parametrize("keep", [0, 10, 90, 130])
+def test_a_truncated_entry_is_computed_again(tmp_path: Path, keep: int) -> None:
+    store, fill = Store(tmp_path), Counter()
+    store.array("ab12", SHAPE, np.float32, fill)
+    path = entry(store, "ab12")
+    path.write_bytes(path.read_bytes()[:keep])
+    store.array("ab12", SHAPE, np.float32, fill)
+    assert fill.calls == 2
+
+
+def test_an_entry_of_another_shape_is_computed_again(tmp_path: Path) -> None:
+    store, fill = Store(tmp_path), Counter()
+    store.array("ab12", SHAPE, np.float32, fill)
+    assert store.array("ab12", (3, 5), np.float32, fill).shape == (3, 5)
+    assert fill.calls == 2
+
+
+def test_an_entry_without_its_checksum_does_not_count(tmp_path: Path) -> None:
+    store, fill = Store(tmp_path), Counter()
+    store.array("ab12", SHAPE, np.float32, fill)
+    entry(store, "ab12", ".sum").unlink()
+    store.array("ab12", SHAPE, np.float32, fill)
+    assert fill.calls == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    def fail(array: npt.NDArray[np.float32]) -> None:
+        array[0] = 1.0
+        raise error
+
+    store = Store(tmp_path)
+    with pytest.raises(error):
+        store.array("ab12", SHAPE, np.float32, fail)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    def full(array: npt.NDArray[np.float32]) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"No space left on device.*--store"):
+        Store(tmp_path).array("ab12", SHAPE, np.float32, full)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_store_that_cannot_be_written_names_the_remedy(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(InputError, match="--store"):
+        Store(blocked).array("ab12", SHAPE, np.float32, Counter())
+
+
+def test_the_default_root_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNAUDIT_STORE", str(tmp_path / "here"))
+    assert Store().root == tmp_path / "here"
+
+
+inputs = st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4), max_size=4)
+
+
+@given(inputs, inputs)
+def test_keys_differ_exactly_when_inputs_do(
+    a: dict[str, int | str], b: dict[str, int | str]
+) -> None:
+    assert (content_key("job", values=a) == content_key("job", values=b)) == (a == b)
+    assert content_key("job", values=a) != content_key("other", values=a)

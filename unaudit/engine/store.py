@@ -1,0 +1,122 @@
+"""A content-addressed folder of results: safe to delete, never stale, never half-written.
+
+An entry is one JSON or safetensors-like array file under the digest of everything that decides it.
+Writers create a private file and rename it into place, so readers see whole entries or none. No
+entry is ever a pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from unaudit.errors import InputError
+
+CODE_VERSION = "1"
+"""Raise when a change of code changes what an entry would hold."""
+
+
+def content_key(kind: str, **inputs: Any) -> str:
+    """Hex digest of a job's kind and of every input that decides its result (JSON values)."""
+    text = json.dumps({"kind": kind, "code": CODE_VERSION, "inputs": inputs}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def default_root() -> Path:
+    """``UNAUDIT_STORE`` or the platform's cache folder."""
+    return Path(os.environ.get("UNAUDIT_STORE") or platformdirs.user_cache_dir("unaudit"))
+
+
+class Store:
+    """Arrays by key."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = default_root() if root is None else root
+
+    def array(
+        self,
+        key: str,
+        shape: tuple[int, ...],
+        dtype: npt.DTypeLike,
+        fill: Callable[[npt.NDArray[Any]], None],
+    ) -> npt.NDArray[Any]:
+        """The array under ``key``, memory-mapped; ``fill`` writes it if it is missing or damaged.
+
+        ``fill`` gets a writable array of ``shape``, which it may fill piece by piece: the memory
+        used does not grow with the array. If it raises, nothing is left behind.
+
+        Raises:
+            InputError: the store's folder cannot be written.
+        """
+        path = self.root / key[:2] / f"{key}.npy"
+        found = _open(path, shape, dtype)
+        if found is not None:
+            return found
+        with _private_file(path) as private:
+            array = np.lib.format.open_memmap(
+                private, mode="w+", dtype=np.dtype(dtype), shape=shape
+            )
+            fill(array)
+            array.flush()
+            checksum = _checksum(array)
+            del array
+            Path(f"{private}.sum").write_text(checksum, encoding="ascii")
+            # the sum first: an array without its sum counts as missing, a lone sum does no harm
+            os.replace(f"{private}.sum", path.with_suffix(".sum"))
+            os.replace(private, path)
+        return np.lib.format.open_memmap(path, mode="r")
+
+
+def _open(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+    """The entry, if it is there, has the expected form and its checksum; else None."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+        expected = path.with_suffix(".sum").read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    intact = (
+        array.shape == shape and array.dtype == np.dtype(dtype) and _checksum(array) == expected
+    )
+    return array if intact else None
+
+
+def _checksum(array: npt.NDArray[Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    flat = array.reshape(-1).view(np.uint8)
+    for start in range(0, len(flat), 1 << 24):
+        digest.update(flat[start : start + (1 << 24)].data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _private_file(target: Path) -> Iterator[Path]:
+    """A file beside ``target`` that vanishes unless it was renamed away."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
+        os.close(handle)
+    except OSError as error:
+        raise InputError(
+            f"the cache folder cannot be written ({error.strerror}); choose another with --store"
+        ) from None
+    private = Path(name)
+    try:
+        yield private
+    except OSError as error:
+        raise InputError(
+            f"writing to the cache folder failed ({error.strerror}); "
+            "free space or choose another with --store"
+        ) from None
+    finally:
+        private.unlink(missing_ok=True)
+        Path(f"{private}.sum").unlink(missing_ok=True)

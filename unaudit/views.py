@@ -1,0 +1,154 @@
+"""What a probe may see of one model: the threat model as a type.
+
+:class:`BlackBox` shows the logits of each split and nothing else. Every quantity that several
+probes derive from the logits is computed here once, in chunks, so that memory does not grow with
+the number of classes times the number of examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from unaudit.evidence import FloatArray, IntArray, Scenario, SplitName
+
+CHUNK_ELEMENTS = 1 << 22
+"""Logits turned to float64 at a time: 32 MiB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """The logits of one model on one split, in the split's order."""
+
+    logits: npt.NDArray[np.float32]
+    """(n, n_classes) float32, unnormalized; may be memory-mapped."""
+    labels: IntArray
+    """(n,) int64."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def n_classes(self) -> int:
+        return int(self.logits.shape[1])
+
+    @cached_property
+    def predicted(self) -> IntArray:
+        """(n,) int64: the class with the largest logit."""
+        return self._by_chunk(lambda logits, _: logits.argmax(axis=1)).astype(np.int64)
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool: prediction equals label."""
+        return np.asarray(self.predicted == self.labels)
+
+    @cached_property
+    def log_confidence(self) -> FloatArray:
+        """(n,) log p_y, at most 0; minus the cross-entropy loss in nats."""
+        return self._by_chunk(_log_confidence)
+
+    @cached_property
+    def log_doubt(self) -> FloatArray:
+        """(n,) log(1 − p_y), computed from the other logits so that it survives p_y = 1."""
+        return self._by_chunk(_log_doubt)
+
+    @cached_property
+    def logit_confidence(self) -> FloatArray:
+        """(n,) log p_y − log(1 − p_y), the logit-scaled confidence (Carlini et al. 2022, §IV-C)."""
+        return self.log_confidence - self.log_doubt
+
+    @cached_property
+    def entropy(self) -> FloatArray:
+        """(n,) Shannon entropy of the prediction in nats."""
+        return self._by_chunk(_entropy)
+
+    @cached_property
+    def margin(self) -> FloatArray:
+        """(n,) true-label logit minus the largest other logit."""
+        return self._by_chunk(_margin)
+
+    def log_probabilities(self, rows: slice) -> FloatArray:
+        """(len(rows), n_classes) float64 log-softmax of some rows."""
+        return _log_softmax(np.asarray(self.logits[rows], dtype=np.float64))
+
+    def chunks(self) -> list[slice]:
+        """Row slices small enough to turn to float64."""
+        step = max(1, CHUNK_ELEMENTS // max(1, self.n_classes))
+        return [slice(start, min(start + step, len(self))) for start in range(0, len(self), step)]
+
+    def _by_chunk(
+        self, compute: Callable[[FloatArray, IntArray], npt.NDArray[np.generic]]
+    ) -> FloatArray:
+        parts = [
+            compute(np.asarray(self.logits[rows], dtype=np.float64), self.labels[rows])
+            for rows in self.chunks()
+        ]
+        return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
+
+
+class BlackBox:
+    """Outputs of one model; the only thing that a black-box probe is given."""
+
+    def __init__(
+        self,
+        outputs: Mapping[SplitName, Callable[[], Outputs]],
+        *,
+        scenario: Scenario,
+        forget_classes: tuple[int, ...],
+        n_classes: int,
+    ) -> None:
+        self._load = dict(outputs)
+        self._loaded: dict[SplitName, Outputs] = {}
+        self.scenario: Scenario = scenario
+        self.forget_classes = forget_classes
+        """Classes that occur in the forget set, ascending."""
+        self.n_classes = n_classes
+
+    @property
+    def splits(self) -> tuple[SplitName, ...]:
+        """Splits that can be asked for."""
+        return tuple(self._load)
+
+    def outputs(self, split: SplitName) -> Outputs:
+        """Logits and labels of a split, from the cache or from one forward pass."""
+        if split not in self._loaded:
+            self._loaded[split] = self._load[split]()
+        return self._loaded[split]
+
+
+def _log_softmax(logits: FloatArray) -> FloatArray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _without_label(logits: FloatArray, labels: IntArray) -> FloatArray:
+    others: FloatArray = logits.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    return others
+
+
+def _log_sum_exp(values: FloatArray) -> FloatArray:
+    top = values.max(axis=1)
+    return np.asarray(top + np.log(np.exp(values - top[:, None]).sum(axis=1)))
+
+
+def _log_confidence(logits: FloatArray, labels: IntArray) -> FloatArray:
+    return np.asarray(logits[np.arange(len(labels)), labels] - _log_sum_exp(logits))
+
+
+def _log_doubt(logits: FloatArray, labels: IntArray) -> FloatArray:
+    return _log_sum_exp(_without_label(logits, labels)) - _log_sum_exp(logits)
+
+
+def _entropy(logits: FloatArray, _: IntArray) -> FloatArray:
+    log_p = _log_softmax(logits)
+    return np.asarray(-(np.exp(log_p) * log_p).sum(axis=1))
+
+
+def _margin(logits: FloatArray, labels: IntArray) -> FloatArray:
+    own = logits[np.arange(len(labels)), labels]
+    return np.asarray(own - _without_label(logits, labels).max(axis=1))
