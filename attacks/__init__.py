@@ -1,0 +1,26 @@
+"""The probes that come with unaudit; importing this package registers them.
+
+A probe is one file that registers itself, plus its line below. The order is that of the reports.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+MODULES = (
+    "black_box.accuracy",
+    "black_box.confidence",
+    "black_box.entropy",
+    "black_box.modified_entropy",
+    "black_box.loss",
+    "black_box.margin",
+    "black_box.train_vs_test",
+    "black_box.jsd",
+    "black_box.activation_distance",
+    "black_box.disagreement",
+    "black_box.zrf",
+    "black_box.aus",
+)
+
+for _module in MODULES:
+    import_module(f"attacks.{_module}")

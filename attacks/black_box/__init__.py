@@ -1,0 +1,1 @@
+"""Probes that see logits only; modules with a leading underscore hold what several share."""

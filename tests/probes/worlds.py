@@ -1,0 +1,134 @@
+"""A world of logits in which it is known who saw what, and the statistic of an answer.
+
+Each example has a difficulty and a pattern of confusable classes that all models share; each model
+adds its own noise, and lifts the true logit of the examples that it was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import mannwhitneyu
+
+from unaudit.evidence import (
+    BlackBoxProbe,
+    ComparativeProbe,
+    Evidence,
+    IntArray,
+    Probe,
+    Scalar,
+    Scenario,
+    Scores,
+    SplitName,
+)
+from unaudit.views import BlackBox, Outputs
+
+N_CLASSES = 5
+SIZES: Mapping[SplitName, int] = {"forget": 400, "retain": 1600, "unseen": 1200}
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class World:
+    scenario: Scenario
+    original: BlackBox
+    retrained: tuple[BlackBox, ...]
+
+
+def make_view(
+    logits: Mapping[SplitName, Logits], labels: Mapping[SplitName, IntArray], scenario: Scenario
+) -> BlackBox:
+    """A view of arrays that nobody may write to."""
+    for split in logits:
+        logits[split].setflags(write=False)
+        labels[split].setflags(write=False)
+    return BlackBox(
+        {split: partial(Outputs, logits[split], labels[split]) for split in logits},
+        scenario=scenario,
+        forget_classes=tuple(int(label) for label in np.unique(labels["forget"])),
+        n_classes=logits["forget"].shape[1],
+    )
+
+
+def make_labels(
+    scenario: Scenario, rng: np.random.Generator, sizes: Mapping[SplitName, int] = SIZES
+) -> dict[SplitName, IntArray]:
+    """Class 0 is forgotten, wholly or in part, or the forget set is spread over all classes."""
+    labels = {split: rng.integers(0, N_CLASSES, size) for split, size in sizes.items()}
+    if scenario != "sample":
+        labels["forget"][:] = 0
+    if scenario == "class":
+        labels["retain"] = rng.integers(1, N_CLASSES, sizes["retain"])
+    return labels
+
+
+def make_world(
+    scenario: Scenario,
+    seed: int = 0,
+    retrained: int = 6,
+    sizes: Mapping[SplitName, int] = SIZES,
+) -> World:
+    rng = np.random.default_rng(seed)
+    labels = make_labels(scenario, rng, sizes)
+    shared = {split: rng.normal(size=(len(own), N_CLASSES)) for split, own in labels.items()}
+    ease = {split: rng.normal(2.0, 1.0, len(own)) for split, own in labels.items()}
+
+    def train(trained_on: set[SplitName]) -> BlackBox:
+        logits: dict[SplitName, Logits] = {}
+        for split, own in labels.items():
+            each = np.arange(len(own))
+            values = shared[split] + rng.normal(0.0, 0.4, shared[split].shape)
+            values[each, own] += ease[split] + 2.5 * (split in trained_on)
+            if scenario == "class" and "forget" not in trained_on:
+                values[:, 0] -= 9.0
+            logits[split] = values.astype(np.float32)
+        return make_view(logits, labels, scenario)
+
+    return World(
+        scenario,
+        original=train({"forget", "retain"}),
+        retrained=tuple(train({"retain"}) for _ in range(retrained)),
+    )
+
+
+def without(view: BlackBox, split: SplitName) -> BlackBox:
+    """The same model, one split not handed in."""
+    return BlackBox(
+        {name: partial(view.outputs, name) for name in view.splits if name != split},
+        scenario=view.scenario,
+        forget_classes=view.forget_classes,
+        n_classes=view.n_classes,
+    )
+
+
+def ask(probe: Probe, view: BlackBox, reference: BlackBox, seed: int = 7) -> Evidence:
+    """Run a probe, with the reference if it takes one."""
+    rng = np.random.default_rng(seed)
+    if probe.card.comparative:
+        assert isinstance(probe, ComparativeProbe)
+        return probe(view, reference, rng)
+    assert isinstance(probe, BlackBoxProbe)
+    return probe(view, rng)
+
+
+def measure(evidence: Evidence) -> float:
+    """The statistic m of an answer; the AUC from scipy's Mann–Whitney U."""
+    if isinstance(evidence, Scalar):
+        return evidence.value
+    assert isinstance(evidence, Scores)
+    if evidence.statistic == "mean":
+        return float(evidence.forget.mean())
+    assert evidence.unseen is not None
+    if evidence.statistic == "mean-difference":
+        return float(evidence.forget.mean() - evidence.unseen.mean())
+    return auc(evidence.forget, evidence.unseen)
+
+
+def auc(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> float:
+    u = mannwhitneyu(positive, negative, method="asymptotic").statistic
+    return float(u) / (len(positive) * len(negative))
