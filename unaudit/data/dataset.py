@@ -1,0 +1,52 @@
+"""Examples with ids and labels, read in a stream."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unaudit.evidence import IntArray
+
+
+class Dataset(ABC):
+    """Labeled examples in a fixed order.
+
+    Ids and labels are in memory; inputs are read, decoded and preprocessed batch by batch.
+    """
+
+    name: str
+    """File or folder name for messages and reports, without the folders above it."""
+    labels: IntArray
+    """(n,) int64."""
+    ids: npt.NDArray[np.str_] | None
+    """(n,) unique strings, or None where examples are known by position only."""
+    input_shape: tuple[int, ...]
+    """Shape of one example after preprocessing."""
+    default_id_type: Literal["index", "key"]
+    classes: tuple[str, ...] | None = None
+    """Class names in label order, where labels are stored as names; None where as numbers."""
+    digest: str
+    """Digest of the stored bytes, labels, ids and the preprocessing: what decides every batch."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def batches(self, rows: IntArray, size: int) -> Iterator[torch.Tensor]:
+        """Preprocessed inputs of ``rows``, in that order: float32 (≤ size, *input_shape).
+
+        Raises:
+            InputError: an example cannot be decoded or has another shape; names its id.
+        """
+
+    @abstractmethod
+    def fingerprints(self) -> npt.NDArray[np.uint8]:
+        """(n, 16) digest of each example's decoded input before preprocessing, labels left out.
+
+        Equal rows mean equal inputs, whatever file format they are stored in.
+        """
