@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,37 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No space left on device.*--store"):
         Store(tmp_path).array("ab12", SHAPE, np.float32, full)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_room_is_taken_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filling a sparse map on a full disk would end in a bus error, not in an exception."""
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    fill = Counter()
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(InputError, match="No space left on device"):
+        Store(tmp_path).array("ab12", SHAPE, np.float32, fill)
+    assert fill.calls == 0
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_several_arrays_come_from_one_computation(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    asked = []
+
+    def fill(missing: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        asked.append(sorted(missing))
+        for array in missing.values():
+            array[:] = 2.0
+
+    forms = dict.fromkeys(("aa", "bb"), (SHAPE, np.float32))
+    store.arrays(forms, fill)
+    entry(store, "bb").unlink()
+    found = store.arrays(forms, fill)
+    assert asked == [["aa", "bb"], ["bb"]]
+    assert all((array == 2.0).all() for array in found.values())
 
 
 def test_a_store_that_cannot_be_written_names_the_remedy(tmp_path: Path) -> None:

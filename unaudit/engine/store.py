@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +58,54 @@ class Store:
         Raises:
             InputError: the store's folder cannot be written.
         """
-        path = self.root / key[:2] / f"{key}.npy"
-        found = _open(path, shape, dtype)
-        if found is not None:
-            return found
-        with _private_file(path) as private:
-            array = np.lib.format.open_memmap(
-                private, mode="w+", dtype=np.dtype(dtype), shape=shape
-            )
-            fill(array)
-            array.flush()
-            checksum = _checksum(array)
-            del array
-            Path(f"{private}.sum").write_text(checksum, encoding="ascii")
-            # the sum first: an array without its sum counts as missing, a lone sum does no harm
-            os.replace(f"{private}.sum", path.with_suffix(".sum"))
-            os.replace(private, path)
-        return np.lib.format.open_memmap(path, mode="r")
+        return self.arrays({key: (shape, dtype)}, lambda missing: fill(missing[key]))[key]
+
+    def arrays(
+        self,
+        wanted: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]],
+        fill: Callable[[Mapping[str, npt.NDArray[Any]]], None],
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Several arrays that one computation gives; like :meth:`array` otherwise.
+
+        Args:
+            wanted: shape and dtype by key.
+            fill: gets those that are missing or damaged, if any; it must write them all.
+
+        Raises:
+            InputError: the store's folder cannot be written.
+        """
+        paths = {key: self.root / key[:2] / f"{key}.npy" for key in wanted}
+        found = {key: _open(paths[key], *form) for key, form in wanted.items()}
+        missing = [key for key, array in found.items() if array is None]
+        with contextlib.ExitStack() as stack:
+            private = {key: stack.enter_context(_private_file(paths[key])) for key in missing}
+            new = {key: _create(private[key], *wanted[key]) for key in missing}
+            if new:
+                fill(new)
+            for key in missing:
+                array = new.pop(key)
+                array.flush()
+                checksum = _checksum(array)
+                del array
+                Path(f"{private[key]}.sum").write_text(checksum, encoding="ascii")
+                # the sum first: an array without its sum counts as missing, a lone sum does no harm
+                os.replace(f"{private[key]}.sum", paths[key].with_suffix(".sum"))
+                os.replace(private[key], paths[key])
+        return {
+            key: np.lib.format.open_memmap(paths[key], mode="r") if array is None else array
+            for key, array in found.items()
+        }
+
+
+def _create(
+    path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike
+) -> np.memmap[Any, np.dtype[Any]]:
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        # a full disk is an error here; met while the map is filled, it would kill the process
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:

@@ -1,0 +1,207 @@
+"""The case: splits that are disjoint, scenarios, references that are references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from unaudit.case import Case, build_case
+from unaudit.engine.store import Store
+from unaudit.errors import InputError, UsageError
+from unaudit.loading.networks import mlp
+from unaudit.plan import AuditPlan
+from unaudit.splits import detect_scenario
+from unaudit.training import initialize
+
+N_TRAIN, N_UNSEEN = 60, 30
+
+
+def write_model(path: Path, seed: int) -> None:
+    model = initialize(mlp((4, 8, 3)), torch.Generator().manual_seed(seed))
+    save_file(model.state_dict(), path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three-class data with ids, ten forget ids over all classes, four models."""
+    rng = np.random.default_rng(0)
+    for name, n, start in (("train", N_TRAIN, 0), ("unseen", N_UNSEEN, 1000)):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            x=rng.normal(size=(n, 4)).astype(np.float32),
+            y=np.arange(n) % 3,
+            id=np.array([f"e{start + i}" for i in range(n)]),
+        )
+    (tmp_path / "forget.txt").write_text("\n".join(f"e{i}" for i in range(10)))
+    for seed, name in enumerate(("subject", "original", "r1", "r2")):
+        write_model(tmp_path / f"{name}.safetensors", seed)
+    return tmp_path
+
+
+def plan_of(folder: Path, **sections: dict[str, Any]) -> AuditPlan:
+    values: dict[str, dict[str, Any]] = {
+        "model": {"path": str(folder / "subject.safetensors"), "arch": "unaudit:mlp?widths=4-8-3"},
+        "data": {"train": str(folder / "train.npz"), "unseen": str(folder / "unseen.npz")},
+        "request": {"forget": str(folder / "forget.txt")},
+        "references": {
+            "original": str(folder / "original.safetensors"),
+            "retrained": [str(folder / "r1.safetensors"), str(folder / "r2.safetensors")],
+        },
+    }
+    for section, changes in sections.items():
+        values[section] = {**values.get(section, {}), **changes}
+    return AuditPlan.build(values)
+
+
+def case_in(folder: Path, **sections: dict[str, Any]) -> Case:
+    return build_case(plan_of(folder, **sections), Store(folder / "store"))
+
+
+def rewrite(path: Path, **changes: np.ndarray) -> None:
+    with np.load(path) as data:
+        arrays = dict(data)
+    np.savez(path, **(arrays | changes))
+
+
+def test_splits_are_disjoint_and_complete(folder: Path) -> None:
+    case = case_in(folder)
+    forget, retain = case.splits["forget"], case.splits["retain"]
+    assert forget.rows.tolist() == list(range(10))
+    assert sorted([*forget.rows, *retain.rows]) == list(range(N_TRAIN))
+    assert len(case.splits["unseen"]) == N_UNSEEN
+    assert forget.id_of(3) == "e3"
+    assert case.scenario == "sample"
+    assert case.scenario_source == "detected"
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "scenario"),
+    [
+        ([1, 1, 1], [0, 2], "class"),
+        ([1, 1, 2], [0, 0], "class"),
+        ([1, 1], [0, 1, 2], "partial-class"),
+        ([0, 1], [0, 1, 2], "sample"),
+        ([1, 1, 0], [0, 2], "sample"),
+    ],
+)
+def test_the_scenario_follows_from_the_labels(
+    forget: list[int], retain: list[int], scenario: str
+) -> None:
+    assert detect_scenario(np.array(forget), np.array(retain)) == scenario
+
+
+def test_a_stated_scenario_wins_and_is_remarked_on(folder: Path) -> None:
+    case = case_in(folder, request={"scenario": "class"})
+    assert (case.scenario, case.scenario_source) == ("class", "stated")
+    assert "stated as 'class', the labels look like 'sample'" in case.warnings[0]
+
+
+def test_copies_are_counted_and_left_out_of_unseen(folder: Path) -> None:
+    """One unseen example of 200 repeats a forget example, one retain example repeats another."""
+    rng = np.random.default_rng(1)
+    with np.load(folder / "train.npz") as data:
+        x = data["x"].copy()
+    x[20] = x[2]
+    rewrite(folder / "train.npz", x=x)
+    unseen = rng.normal(size=(200, 4)).astype(np.float32)
+    unseen[7] = x[5]
+    ids = np.array([f"u{i}" for i in range(200)])
+    np.savez(folder / "unseen.npz", x=unseen, y=np.arange(200) % 3, id=ids)
+    case = case_in(folder)
+    assert case.copies is not None
+    assert case.copies.forget_retain == 1
+    assert case.copies.forget_unseen == 1
+    assert case.copies.retain_unseen == 0
+    assert len(case.splits["unseen"]) == 199
+    assert 7 not in case.splits["unseen"].rows
+
+
+def test_unseen_that_overlaps_train_is_refused(folder: Path) -> None:
+    with np.load(folder / "train.npz") as data:
+        np.savez(folder / "unseen.npz", x=data["x"][:30], y=data["y"][:30])
+    with pytest.raises(InputError, match=r"30 of 30 unseen examples are also in the training data"):
+        case_in(folder)
+
+
+def test_validation_that_overlaps_unseen_is_refused(folder: Path) -> None:
+    with np.load(folder / "unseen.npz") as data:
+        np.savez(folder / "val.npz", x=data["x"][:5], y=data["y"][:5], id=data["id"][:5])
+    with pytest.raises(InputError, match="5 unseen examples are also in the validation data"):
+        case_in(folder, data={"validation": str(folder / "val.npz")})
+
+
+def test_forgetting_everything_is_refused(folder: Path) -> None:
+    (folder / "forget.txt").write_text("\n".join(f"e{i}" for i in range(N_TRAIN)))
+    with pytest.raises(InputError, match="cover all 60 training examples"):
+        case_in(folder)
+
+
+def test_unseen_of_another_shape_is_refused(folder: Path) -> None:
+    np.savez(folder / "unseen.npz", x=np.zeros((4, 5), np.float32), y=np.zeros(4, np.int64))
+    with pytest.raises(InputError, match=r"unseen examples have shape \(5,\), training"):
+        case_in(folder)
+
+
+@pytest.mark.parametrize(
+    ("sections", "complaint"),
+    [
+        ({"data": {"train": None}}, "no training data given; add --train"),
+        ({"request": {"forget": None}}, "no forget ids given; add --forget"),
+        ({"model": {"path": None}}, "no model given"),
+    ],
+)
+def test_what_is_missing_is_named(
+    folder: Path, sections: dict[str, dict[str, Any]], complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        case_in(folder, **sections)
+
+
+def test_a_subject_cannot_be_its_own_reference(folder: Path) -> None:
+    write_model(folder / "copy.safetensors", 0)
+    paths = [str(folder / f"{name}.safetensors") for name in ("r1", "copy")]
+    with pytest.raises(UsageError, match="the subject has the same weights as retrained 2"):
+        case_in(folder, references={"retrained": paths})
+
+
+def test_the_same_retrained_model_twice_is_refused(folder: Path) -> None:
+    write_model(folder / "copy.safetensors", 2)
+    paths = [str(folder / f"{name}.safetensors") for name in ("r1", "copy")]
+    with pytest.raises(UsageError, match="need different seeds"):
+        case_in(folder, references={"retrained": paths})
+
+
+def test_an_original_that_is_a_retrained_model_is_refused(folder: Path) -> None:
+    write_model(folder / "copy.safetensors", 2)
+    with pytest.raises(UsageError, match="the original has the same weights as retrained 1"):
+        case_in(folder, references={"original": str(folder / "copy.safetensors")})
+
+
+def test_the_subject_may_be_the_original(folder: Path) -> None:
+    case = case_in(folder, references={"original": str(folder / "subject.safetensors")})
+    assert case.original is not None
+    assert case.original.model.digest == case.subject.model.digest
+
+
+@pytest.mark.parametrize("what", ["content", "labels", "order", "preprocessing"])
+def test_the_data_digest_notices_every_change(folder: Path, what: str) -> None:
+    before = case_in(folder).data_digest
+    assert case_in(folder).data_digest == before
+    sections: dict[str, dict[str, Any]] = {}
+    with np.load(folder / "train.npz") as data:
+        x, y, ids = data["x"].copy(), data["y"].copy(), data["id"].copy()
+    if what == "content":
+        x[0, 0] += 1e-6
+    elif what == "labels":
+        y[0] = (y[0] + 1) % 3
+    elif what == "order":
+        x, y, ids = x[::-1], y[::-1], ids[::-1]
+    else:
+        sections = {"preprocess": {"scale": 2.0}}
+    np.savez(folder / "train.npz", x=x, y=y, id=ids)
+    assert case_in(folder, **sections).data_digest != before

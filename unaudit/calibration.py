@@ -1,0 +1,323 @@
+"""From measurements to calibrated indices: controls, residual index, power.
+
+Two ways to know what 0 and 1 mean on this data:
+
+``retrained``   0 is the mean of the retrained models, 1 is the original.
+``in-model``    0 is AUC ½ of forget against unseen, which holds by exchangeability when the
+                forget set was never trained on; 1 is the AUC of retain against unseen on the
+                subject itself. Sample scenario only: elsewhere forget and unseen differ in class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from unaudit.evidence import Family, FloatArray, IntArray, Scalar, Scores, SplitName
+from unaudit.measuring import Answer, Measurement, Reading
+from unaudit.stats import (
+    JointBootstrap,
+    ResidualIndex,
+    auc,
+    influence_auc,
+    influence_mean,
+    residual_index,
+)
+
+if TYPE_CHECKING:
+    from unaudit.case import Case
+
+Mode = Literal["retrained", "in-model"]
+Control = Literal["passed", "failed", "not-run"]
+
+MIN_RETRAINED = 2
+"""Below this the retrained models have no spread."""
+MIN_HELD_OUT = 3
+"""Retrained models needed to hold one out and still know the spread of the others."""
+MIN_HELD_OUT_COMPARED = 4
+"""The same for a comparative probe, whose spread takes three models to see."""
+CHANCE = 0.5
+"""AUC of forget against unseen when the forget set was never trained on."""
+
+
+Influence: TypeAlias = tuple[SplitName, "IntArray | None", FloatArray]
+"""(split, rows, influence of each of these examples on a measure)"""
+Column: TypeAlias = tuple[float, list[Influence], float]
+"""(value, example influences, own standard error) of one model that spans the axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """The values of one probe (or one pooled family) that span its axis."""
+
+    subject: float
+    original: float
+    retrained: FloatArray
+    """(m,)"""
+    deviations: FloatArray
+    """(replicates, 2 + m): joint bootstrap deviations of subject, original, retrained."""
+    example_df: float
+    """Degrees of freedom of the example part: the smallest resampled split, less one."""
+
+    def index(self, alpha: float, tau: float) -> ResidualIndex:
+        return residual_index(
+            self.subject,
+            self.original,
+            self.retrained,
+            self.deviations,
+            alpha=alpha,
+            tau=tau,
+            example_df=self.example_df,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """One probe on the subject, on an axis whose ends are known."""
+
+    measurement: Measurement
+    mode: Mode | None
+    measure: float
+    scale: Scale | None
+    index: ResidualIndex | None
+    positive: Control
+    negative: Control
+    reason: str | None
+    """Why the probe is not informative; None if it is."""
+
+    @property
+    def informative(self) -> bool:
+        return self.reason is None
+
+    @property
+    def family(self) -> Family:
+        return self.measurement.card.family
+
+
+def measure_of(answer: Answer) -> float:
+    """The measure m of one answer; higher = more remembered."""
+    if isinstance(answer, Scalar):
+        return answer.value
+    if answer.statistic == "mean":
+        return float(answer.forget.mean())
+    if answer.unseen is None:
+        raise ValueError(f"the statistic '{answer.statistic}' needs scores of unseen examples")
+    if answer.statistic == "auc":
+        return auc(answer.forget, answer.unseen)
+    return float(answer.forget.mean() - answer.unseen.mean())
+
+
+def _mean_measure(reading: Reading) -> float:
+    return float(np.mean([measure_of(answer) for answer in reading.answers]))
+
+
+def calibrate(
+    measurements: Sequence[Measurement],
+    case: Case,
+    *,
+    alpha: float,
+    tau: float,
+    replicates: int,
+    rng: np.random.Generator,
+) -> list[Calibrated]:
+    """Put every measurement on its axis; all share one bootstrap, so that they can be pooled."""
+    modes = [choose_mode(measurement, case) for measurement in measurements]
+    values: list[list[float]] = []
+    bootstrap = JointBootstrap(
+        {name: len(split) for name, split in case.splits.items()}, replicates, rng
+    )
+    noise: dict[int, float] = {}
+    column = 0
+    for measurement, (mode, _) in zip(measurements, modes, strict=True):
+        own = []
+        for value, influences, stderr in _columns(measurement, mode):
+            own.append(value)
+            for split, rows, phi in influences:
+                bootstrap.add(split, phi, rows=rows, column=column)
+            if stderr:
+                noise[column] = stderr
+            column += 1
+        values.append(own)
+    deviations = bootstrap.run(column)
+    for at, stderr in noise.items():
+        deviations[:, at] += stderr * rng.standard_normal(replicates)
+    sizes = [len(case.splits[name]) for name in ("forget", "unseen") if name in case.splits]
+    example_df = max(1.0, min(sizes) - 1.0)
+    calibrated = []
+    start = 0
+    for measurement, (mode, reason), own in zip(measurements, modes, values, strict=True):
+        part = deviations[:, start : start + len(own)]
+        start += len(own)
+        calibrated.append(
+            _calibrate_one(measurement, mode, reason, own, part, alpha, tau, example_df)
+        )
+    return calibrated
+
+
+def choose_mode(measurement: Measurement, case: Case) -> tuple[Mode | None, str | None]:
+    """How a probe can be calibrated here, or why it cannot."""
+    if measurement.original is not None and len(measurement.retrained) >= MIN_RETRAINED:
+        return "retrained", None
+    answer = measurement.subject.answers[0]
+    in_model = (
+        case.scenario == "sample"
+        and measurement.card.family == "membership"
+        and isinstance(answer, Scores)
+        and answer.unseen is not None
+        and answer.retain is not None
+    )
+    if in_model and case.mix_differs:
+        return None, (
+            "forget and unseen differ in their mix of classes, so without references their "
+            "difference says nothing; add --original, --retrained"
+        )
+    if in_model:
+        return "in-model", None
+    if len(measurement.retrained) == 1:
+        return None, "one retrained model has no spread to compare with; add another --retrained"
+    if measurement.retrained:
+        return None, "needs the original model as positive control; add --original"
+    return None, "needs an original and at least two retrained models; add --original, --retrained"
+
+
+def _columns(measurement: Measurement, mode: Mode | None) -> list[Column]:
+    """(value, example influences, own standard error) of every model that spans the axis."""
+    if mode == "in-model":
+        scores = measurement.subject.answers[0]
+        assert isinstance(scores, Scores)
+        return [_auc_column(scores, "forget"), _auc_column(scores, "retain")]
+    readings = [measurement.subject]
+    if mode == "retrained":
+        assert measurement.original is not None
+        readings += [measurement.original, *measurement.retrained]
+    return [_reading_column(reading) for reading in readings]
+
+
+def _reading_column(
+    reading: Reading,
+) -> Column:
+    """Averages over the answers of one reading."""
+    n = len(reading.answers)
+    influences: list[Influence] = []
+    variance = 0.0
+    for answer in reading.answers:
+        if isinstance(answer, Scalar):
+            variance += (answer.stderr or 0.0) ** 2
+            continue
+        for split, phi in _influences(answer):
+            influences.append((split, answer.rows.get(split), phi / n))
+    return _mean_measure(reading), influences, float(np.sqrt(variance) / n)
+
+
+def _influences(scores: Scores) -> list[tuple[SplitName, FloatArray]]:
+    if scores.statistic == "mean":
+        return [("forget", influence_mean(scores.forget))]
+    assert scores.unseen is not None
+    if scores.statistic == "auc":
+        on_forget, on_unseen = influence_auc(scores.forget, scores.unseen)
+        return [("forget", on_forget), ("unseen", on_unseen)]
+    return [
+        ("forget", influence_mean(scores.forget)),
+        ("unseen", -influence_mean(scores.unseen)),
+    ]
+
+
+def _auc_column(scores: Scores, members: Literal["forget", "retain"]) -> Column:
+    positive = scores.forget if members == "forget" else scores.retain
+    assert positive is not None
+    assert scores.unseen is not None
+    on_members, on_unseen = influence_auc(positive, scores.unseen)
+    influences: list[Influence] = [
+        (members, scores.rows.get(members), on_members),
+        ("unseen", scores.rows.get("unseen"), on_unseen),
+    ]
+    return auc(positive, scores.unseen), influences, 0.0
+
+
+def _calibrate_one(
+    measurement: Measurement,
+    mode: Mode | None,
+    reason: str | None,
+    values: list[float],
+    deviations: FloatArray,
+    alpha: float,
+    tau: float,
+    example_df: float,
+) -> Calibrated:
+    measure = _mean_measure(measurement.subject)
+    if mode is None:
+        return Calibrated(measurement, None, measure, None, None, "not-run", "not-run", reason)
+    if mode == "in-model":
+        null = np.full(MIN_RETRAINED, CHANCE)  # a known value: no spread, no bootstrap deviation
+        still = np.zeros((len(deviations), len(null)))
+        scale = Scale(values[0], values[1], null, np.hstack([deviations, still]), example_df)
+    else:
+        retrained = _spread(np.array(values[2:]), measurement.card.comparative)
+        scale = Scale(values[0], values[1], retrained, deviations, example_df)
+    index = scale.index(alpha, tau)
+    positive: Control = "passed" if index.positive_control_p <= alpha else "failed"
+    negative: Control = "not-run"
+    enough = MIN_HELD_OUT_COMPARED if measurement.card.comparative else MIN_HELD_OUT
+    if mode == "retrained" and len(scale.retrained) >= enough:
+        negative = "failed" if _flags_held_out(measurement, scale, alpha, tau) else "passed"
+    if positive == "failed" or index.detectable is None:
+        reference = "the original from the retrained models"
+        if mode == "in-model":
+            reference = "retained from unseen examples"
+        reason = f"cannot tell {reference} on this data"
+    elif negative == "failed":
+        reason = "flags a retrained model that was held out"
+    return Calibrated(measurement, mode, measure, scale, index, positive, negative, reason)
+
+
+def _flags_held_out(measurement: Measurement, scale: Scale, alpha: float, tau: float) -> bool:
+    """Whether any retrained model, judged by the others, would have been called residual.
+
+    Bonferroni over the m models, so that an honest probe survives with probability ≥ 1 − α.
+    """
+    m = len(scale.retrained)
+    measured = [_mean_measure(reading) for reading in measurement.retrained]
+    for held_out in range(m):
+        others = [i for i in range(m) if i != held_out]
+        values = scale.retrained[others]
+        if measurement.card.comparative:
+            values = np.array([_without(measurement, i, held_out) for i in others])
+            values = _spread(values, comparative=True)
+        columns = [2 + held_out, 1, *(2 + i for i in others)]
+        index = Scale(
+            float(measured[held_out]),
+            scale.original,
+            values,
+            scale.deviations[:, columns],
+            scale.example_df,
+        ).index(alpha, tau)
+        p = index.p_residual
+        if measurement.card.family == "membership":
+            p = min(p, index.p_over_unlearned)
+        if p < alpha / m:
+            return True
+    return False
+
+
+def _spread(values: FloatArray, comparative: bool) -> FloatArray:
+    """Retrained values whose spread is that of a fresh retrained model.
+
+    A comparative measure of model i averages over the others: with d(i, j) = a_i + a_j the averages
+    spread by (m − 2)/(m − 1) of what the a_i do, because each also moves all the others. The factor
+    is undone here; the mean stays.
+    """
+    m = len(values)
+    if not comparative:
+        return values
+    return np.asarray(values.mean() + (values - values.mean()) * (m - 1) / (m - 2))
+
+
+def _without(measurement: Measurement, model: int, held_out: int) -> float:
+    """A comparative measure of one retrained model that leaves another out of its references."""
+    compared_with = [i for i in range(len(measurement.retrained)) if i != model]
+    answers = measurement.retrained[model].answers
+    kept = [a for a, i in zip(answers, compared_with, strict=True) if i != held_out]
+    return float(np.mean([measure_of(answer) for answer in kept]))

@@ -1,0 +1,234 @@
+"""The case: one subject, its references and disjoint splits. Built once, frozen, checked.
+
+forget       to be removed
+retain       the rest of the training data
+unseen       never trained on by anyone
+validation   never trained on, but an unlearner may have used it; no metric's non-members
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from unaudit.data import Dataset, locate, open_dataset, read_ids
+from unaudit.data.recorded import RecordedDataset
+from unaudit.engine.store import Store
+from unaudit.errors import InputError, UsageError
+from unaudit.evidence import IntArray, Scenario, SplitName
+from unaudit.loading import Model, RecordedModel, Trust, load_model
+from unaudit.plan import AuditPlan
+from unaudit.progress import SILENT, Progress
+from unaudit.splits import Copies, Split, cut, detect_scenario, mix_differs
+
+Role = Literal["subject", "original", "retrained"]
+IdType = Literal["index", "key"]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model with the part it plays."""
+
+    role: Role
+    label: str
+    """``subject``, ``original``, ``retrained 1``, …"""
+    model: Model
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Everything an audit looks at."""
+
+    subject: Candidate
+    original: Candidate | None
+    retrained: tuple[Candidate, ...]
+    splits: Mapping[SplitName, Split]
+    scenario: Scenario
+    scenario_source: Literal["detected", "stated"]
+    id_type: IdType
+    ids_digest: str
+    copies: Copies | None
+    """None where inputs are not at hand."""
+    mix_differs: bool
+    """Whether forget and unseen differ in their mix of the forget classes by more than chance."""
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Subject, original, retrained."""
+        original = () if self.original is None else (self.original,)
+        return (self.subject, *original, *self.retrained)
+
+    @property
+    def forget_classes(self) -> tuple[int, ...]:
+        return tuple(int(label) for label in np.unique(self.splits["forget"].labels))
+
+    @property
+    def data_digest(self) -> str:
+        """Of every split's content, labels, order and preprocessing."""
+        digests = sorted(f"{name}={split.digest}" for name, split in self.splits.items())
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Case:
+    """Load the models, open the data, find the forget set and check what must hold.
+
+    Raises:
+        UsageError: something that the plan must name is missing.
+        InputError: a file, key or id cannot be used, or splits overlap.
+        UnsafeModelError: a model file was refused.
+    """
+    subject, original, retrained = load_candidates(plan, progress)
+    with progress.stage("reading data"):
+        train, extra = _open_data(plan, subject.model, store)
+        forget, id_type = _forget_rows(plan, train, subject.model)
+        splits, copies = cut(train, forget, extra)
+    detected = detect_scenario(splits["forget"].labels, splits["retain"].labels)
+    stated = plan.request.scenario
+    warnings = []
+    if stated is not None and stated != detected:
+        warnings.append(f"the scenario was stated as '{stated}', the labels look like '{detected}'")
+    return Case(
+        subject=subject,
+        original=original,
+        retrained=retrained,
+        splits=splits,
+        scenario=stated or detected,
+        scenario_source="stated" if stated else "detected",
+        id_type=id_type,
+        ids_digest=_ids_digest(splits["forget"]),
+        copies=copies,
+        mix_differs="unseen" in splits and mix_differs(splits["forget"], splits["unseen"]),
+        warnings=tuple(warnings),
+    )
+
+
+def load_candidates(
+    plan: AuditPlan, progress: Progress = SILENT
+) -> tuple[Candidate, Candidate | None, tuple[Candidate, ...]]:
+    """Load subject, original and retrained models and refuse repeats among the retrained."""
+    if plan.model.path is None:
+        raise UsageError("no model given; name one on the line or as model.path in unaudit.toml")
+    trust = Trust(plan.model.trust_reason) if plan.model.trust_code else None
+
+    def load(role: Role, label: str, spec: str) -> Candidate:
+        return Candidate(role, label, load_model(spec, arch=plan.model.arch, trust=trust))
+
+    specs = plan.references
+    with progress.stage("loading models", 1 + bool(specs.original) + len(specs.retrained)) as step:
+        subject = load("subject", "subject", plan.model.path)
+        step(1)
+        original = None
+        if specs.original is not None:
+            original = load("original", "original", specs.original)
+            step(1)
+        retrained = []
+        for number, spec in enumerate(specs.retrained, start=1):
+            retrained.append(load("retrained", f"retrained {number}", spec))
+            step(1)
+    _refuse_repeats(subject, original, retrained)
+    return subject, original, tuple(retrained)
+
+
+def _refuse_repeats(
+    subject: Candidate, original: Candidate | None, retrained: list[Candidate]
+) -> None:
+    """A model that is its own control would make its verdict by construction."""
+    seen: dict[str, Candidate] = {}
+    for candidate in retrained:
+        twin = seen.setdefault(candidate.model.digest, candidate)
+        if twin is not candidate:
+            raise UsageError(
+                f"{candidate.label} ({candidate.model.provenance.name}) has the same weights "
+                f"as {twin.label} ({twin.model.provenance.name}); "
+                "retrained models need different seeds"
+            )
+    if subject.model.digest in seen:
+        raise UsageError(
+            f"the subject has the same weights as {seen[subject.model.digest].label}; "
+            "a subject cannot be its own reference, take it out of --retrained"
+        )
+    if original is not None and original.model.digest in seen:
+        raise UsageError(
+            f"the original has the same weights as {seen[original.model.digest].label}; "
+            "check --original and --retrained"
+        )
+
+
+def _open_data(
+    plan: AuditPlan, subject: Model, store: Store
+) -> tuple[Dataset, dict[SplitName, Dataset]]:
+    """Training data, and what else there is by split."""
+    data = plan.data
+    if data.train is None and isinstance(subject, RecordedModel):
+        return _recorded_data(subject)
+    if data.train is None:
+        raise UsageError(
+            "no training data given; add --train DATA or data.train in unaudit.toml "
+            "(the data set that the forget ids refer to)"
+        )
+
+    def read(spec: str, classes: tuple[str, ...] = ()) -> Dataset:
+        return open_dataset(spec, data, plan.preprocess, store, classes=classes)
+
+    train = read(data.train)
+    named: tuple[tuple[SplitName, str | None], ...] = (
+        ("unseen", data.unseen),
+        ("validation", data.validation),
+    )
+    # named classes keep their training numbers, also where some of them are absent
+    classes = train.classes or ()
+    extra = {name: read(spec, classes) for name, spec in named if spec is not None}
+    for name, dataset in extra.items():
+        if dataset.input_shape != train.input_shape:
+            raise InputError(
+                f"{dataset.name}: {name} examples have shape {dataset.input_shape}, training "
+                f"examples {train.input_shape}; set preprocess.resize or give matching data"
+            )
+    return train, extra
+
+
+def _recorded_data(subject: RecordedModel) -> tuple[Dataset, dict[SplitName, Dataset]]:
+    recorded = subject.splits
+
+    def dataset(*names: str) -> Dataset:
+        parts = [recorded[name] for name in names]
+        return RecordedDataset(
+            subject.provenance.name,
+            tuple(example for part in parts for example in part.ids),
+            np.concatenate([part.labels for part in parts]),
+            hashlib.sha256(f"{subject.digest}:{names}".encode()).hexdigest(),
+        )
+
+    train = dataset("train") if "train" in recorded else dataset("forget", "retain")
+    others: tuple[SplitName, ...] = ("unseen", "validation")
+    return train, {name: dataset(name) for name in others if name in recorded}
+
+
+def _forget_rows(plan: AuditPlan, train: Dataset, subject: Model) -> tuple[IntArray, IdType]:
+    """Positions of the forget examples in the training data, ascending."""
+    id_type: IdType = plan.data.id_type or train.default_id_type
+    recorded = subject.splits if isinstance(subject, RecordedModel) else {}
+    if plan.request.forget is None:
+        if isinstance(train, RecordedDataset) and "forget" in recorded:
+            return np.arange(len(recorded["forget"].labels), dtype=np.int64), "key"
+        raise UsageError(
+            "no forget ids given; add --forget IDS or request.forget in unaudit.toml "
+            "(one id per line)"
+        )
+    rows = np.sort(locate(read_ids(plan.request.forget), train, id_type))
+    if len(rows) == len(train):
+        raise InputError(
+            f"{plan.request.forget}: the forget ids cover all {len(train)} training examples; "
+            "nothing would be left to retain"
+        )
+    return rows, id_type
+
+
+def _ids_digest(forget: Split) -> str:
+    ids = sorted(forget.id_of(position) for position in range(len(forget)))
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

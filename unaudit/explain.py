@@ -1,0 +1,148 @@
+"""A verdict in words: the headline, the reasons, what is missing, what to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unaudit.stats import ResidualIndex
+
+if TYPE_CHECKING:
+    from unaudit.case import Case
+    from unaudit.verdict import Judged, JudgedFamily, Outcome
+
+FAMILY_WORDS = {
+    "membership": "membership",
+    "output-distance": "output distance",
+    "representation": "representation",
+    "recoverability": "recoverability",
+    "utility": "utility",
+}
+
+
+def headline(
+    outcome: Outcome,
+    failing: Sequence[Judged],
+    failing_families: Sequence[JudgedFamily],
+    holding: Sequence[JudgedFamily],
+    upper: float | None,
+    alpha: float,
+    tau: float,
+) -> str:
+    """One sentence with the figure that decided."""
+    if outcome == "fail":
+        return _failure(failing, failing_families, tau)
+    bound = (
+        f"residual influence at most {max(upper, 0.0):.0%} of the original's "
+        f"({1 - alpha:.0%} confidence)"
+        if upper is not None
+        else "residual influence could not be bounded"
+    )
+    if outcome == "pass":
+        return f"these tests, at these settings, found {bound}"
+    if not holding:
+        return f"{bound}, but black-box evidence alone is not accepted by the policy"
+    return f"{bound}; undecided: {', '.join(FAMILY_WORDS[family.family] for family in holding)}"
+
+
+def reasons(
+    failing: Sequence[Judged], families: Sequence[JudgedFamily], tau: float
+) -> tuple[str, ...]:
+    """One sentence per failing probe and per required family."""
+    return (
+        *(_why_failing(judged) for judged in failing),
+        *(_where_family_lies(family, tau) for family in families if family.required),
+    )
+
+
+def missing_inputs(case: Case) -> tuple[str, ...]:
+    """What was not handed in and would have made the audit stronger."""
+    missing = []
+    if case.original is None:
+        missing.append("the original model (--original): no positive control from references")
+    if len(case.retrained) < 2:
+        count = "no retrained model" if not case.retrained else "only one retrained model"
+        missing.append(f"{count} (--retrained, several): what forgetting looks like is not known")
+    if "unseen" not in case.splits:
+        missing.append("unseen examples (--unseen): no non-members to compare with")
+    return tuple(missing)
+
+
+def next_step(holding: Sequence[JudgedFamily], case: Case, capped: bool) -> str:
+    """The cheapest step that could turn an inconclusive audit into a decision."""
+    if case.original is None:
+        return "hand in the original model with --original"
+    if len(case.retrained) < 2:
+        return "hand in at least two retrained models with --retrained; five or more narrow it"
+    if "unseen" not in case.splits:
+        return "hand in examples that no model was trained on with --unseen"
+    blind = [FAMILY_WORDS[family.family] for family in holding if not family.informative]
+    if blind:
+        return (
+            f"no probe of the {blind[0]} family can tell the original from the retrained models "
+            "here; add retrained models, or probes that can (white-box access, shadow models)"
+        )
+    if holding:
+        return (
+            f"add retrained models: with {len(case.retrained)} of them the interval is wider than "
+            "the margin"
+        )
+    if capped:
+        return (
+            "grant white-box access, or accept black-box evidence explicitly "
+            "with policy.accept_black_box = true"
+        )
+    return "add retrained models with --retrained"
+
+
+def index_text(index: ResidualIndex | None) -> str:
+    """``0.31 [−0.05, 0.67]``; an end that the data do not bound is ∞."""
+    if index is None or not math.isfinite(index.estimate):
+        return "undefined"
+    low = "−∞" if index.low is None else f"{index.low:.2f}"
+    high = "∞" if index.high is None else f"{index.high:.2f}"
+    return f"{index.estimate:.2f} [{low}, {high}]".replace("-", "−")
+
+
+def _failure(
+    failing: Sequence[Judged], failing_families: Sequence[JudgedFamily], tau: float
+) -> str:
+    if not failing:
+        worst = min(failing_families, key=lambda family: family.p_adjusted or 0.0)
+        return (
+            f"taken together, the {FAMILY_WORDS[worst.family]} tests can still tell the forget "
+            f"set apart (pooled residual index {index_text(worst.index)}, margin {tau:g})"
+        )
+    clearest = min(failing, key=lambda judged: judged.p_adjusted or 0.0).calibrated
+    count = "1 test" if len(failing) == 1 else f"{len(failing)} tests"
+    which = "it is" if len(failing) == 1 else "the clearest is"
+    return (
+        f"{count} can still tell the forget set apart; {which} "
+        f"{clearest.measurement.card.title} "
+        f"(residual index {index_text(clearest.index)}, margin {tau:g})"
+    )
+
+
+def _why_failing(judged: Judged) -> str:
+    card = judged.calibrated.measurement.card
+    index = judged.calibrated.index
+    over = index is not None and index.estimate < 0
+    what = "too different from never-seen" if over else "like the original"
+    if card.unsigned:
+        what = "different from retrained"
+    return (
+        f"{card.title}: {what}, residual index {index_text(index)} "
+        f"(adjusted p {judged.p_adjusted:.2g})"
+    )
+
+
+def _where_family_lies(family: JudgedFamily, tau: float) -> str:
+    name = FAMILY_WORDS[family.family]
+    if not family.informative:
+        return f"{name}: no probe of this family can see on this data"
+    adjusted = f" (adjusted p {family.p_adjusted:.2g})" if family.fails else ""
+    return (
+        f"{name}: pooled residual index {index_text(family.index)}, "
+        f"{family.outcome.replace('-', ' ')} at margin {tau:g}{adjusted}"
+    )

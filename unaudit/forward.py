@@ -1,0 +1,332 @@
+"""One forward pass per model and split, kept in the store and shared by every probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from unaudit.case import Candidate, Case
+from unaudit.engine.store import Store, content_key
+from unaudit.errors import InputError, UsageError
+from unaudit.evidence import IntArray
+from unaudit.loading import LoadedModel, RecordedModel
+from unaudit.progress import SILENT, Progress
+from unaudit.splits import Split
+from unaudit.views import BlackBox, Outputs
+from unaudit.white_box import FEATURES, Anatomy, WhiteBox, examine
+from unaudit.white_box.trace import listening
+
+LOGITS = ""
+"""What :meth:`ForwardPass.record` calls the output of the network as a whole."""
+
+
+class ForwardPass:
+    """Computes or recalls what the models of a case give for its examples."""
+
+    def __init__(
+        self,
+        case: Case,
+        store: Store,
+        *,
+        batch_size: int,
+        device: str,
+        progress: Progress = SILENT,
+        record_features: bool = False,
+        layers: tuple[str, ...] | None = None,
+        head: str | None = None,
+    ) -> None:
+        """
+        Args:
+            case: models and splits.
+            store: keeps what was computed.
+            batch_size: examples at a time.
+            device: ``auto`` or a torch device.
+            progress: told of every pass.
+            record_features: whether the pass that gives the logits keeps the features as well.
+            layers, head: names of modules for white-box views; default: found.
+        """
+        self.case = case
+        self.store = store
+        self.batch_size = batch_size
+        self.device = choose_device(device)
+        self.progress = progress
+        self.record_features = record_features
+        self._examine = partial(examine, layers=layers, head=head)
+        self._views: dict[Candidate, BlackBox] = {}
+        self._anatomies: dict[Candidate, Anatomy] = {}
+        self.n_classes = self._agree_on_classes()
+
+    def view(self, candidate: Candidate) -> BlackBox:
+        """What a black-box probe may see of ``candidate``; logits are computed on first use."""
+        if candidate not in self._views:
+            self._views[candidate] = BlackBox(
+                {name: self._loader(candidate, split) for name, split in self.case.splits.items()},
+                scenario=self.case.scenario,
+                forget_classes=self.case.forget_classes,
+                n_classes=self.n_classes,
+            )
+        return self._views[candidate]
+
+    def white_view(self, candidate: Candidate) -> WhiteBox:
+        """What a white-box probe may see of ``candidate``; shares its outputs with :meth:`view`.
+
+        Raises:
+            InputError: the model is known by recorded outputs only.
+        """
+        return WhiteBox(self.view(candidate), candidate, self)
+
+    def anatomy(self, candidate: Candidate) -> Anatomy:
+        """Blocks, features and head of a network.
+
+        Raises:
+            InputError: they cannot be found, or the names given do not fit.
+        """
+        if candidate not in self._anatomies:
+            assert isinstance(candidate.model, LoadedModel)
+            forget = self.case.splits["forget"]
+            inputs = next(forget.dataset.batches(forget.rows[:3], 3)).to(self.device)
+            with _on_device(candidate.model.module, self.device) as module:
+                try:
+                    self._anatomies[candidate] = self._examine(module, inputs)
+                except InputError as error:
+                    raise InputError(f"{candidate.model.provenance.name}: {error}") from None
+        return self._anatomies[candidate]
+
+    def _loader(self, candidate: Candidate, split: Split) -> Any:
+        def load() -> Outputs:
+            return Outputs(logits=self.logits(candidate, split), labels=split.labels)
+
+        return load
+
+    def logits(self, candidate: Candidate, split: Split) -> npt.NDArray[np.float32]:
+        """(n, n_classes) float32, in the split's order.
+
+        Raises:
+            InputError: the model gives NaN or infinite logits; names the first example.
+        """
+        if isinstance(candidate.model, RecordedModel):
+            return recorded_logits(candidate, split)
+        features = (FEATURES,) if self.record_features else ()
+        return self.record(candidate, split, (LOGITS, *features))[LOGITS]
+
+    def record(
+        self,
+        candidate: Candidate,
+        split: Split,
+        layers: Sequence[str],
+        rows: IntArray | None = None,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Outputs of modules, (n, …) float32 and memory-mapped; one pass computes all that miss.
+
+        Args:
+            candidate: a model with weights.
+            split: whose examples.
+            layers: module names, :data:`FEATURES` or :data:`LOGITS`.
+            rows: (n,) positions in the split; default: all.
+
+        Raises:
+            InputError: no such layer, or the model gives NaN or infinite logits; names the first
+                example.
+        """
+        positions = np.arange(len(split), dtype=np.int64) if rows is None else rows
+        keys = {layer: self._key(candidate, split, layer, rows) for layer in layers}
+        forms = {
+            key: ((len(positions), *self._shape(candidate, layer)), np.float32)
+            for layer, key in keys.items()
+        }
+
+        def fill(missing: Mapping[str, npt.NDArray[Any]]) -> None:
+            arrays = {layer: missing[key] for layer, key in keys.items() if key in missing}
+            logits = arrays.pop(LOGITS, None)
+            done = 0
+
+            def write(array: npt.NDArray[Any], values: torch.Tensor) -> None:
+                array[done : done + len(values)] = values.float().cpu().numpy()
+
+            sinks = {layer: partial(write, array) for layer, array in arrays.items()}
+            name = f"{candidate.label}: {split.name}"
+            with self.progress.stage(name, len(positions)) as step:
+                for batch in self._batches(candidate, split, split.rows[positions], sinks):
+                    if logits is not None:
+                        logits[done : done + len(batch)] = batch
+                    _refuse_non_finite(candidate, split, batch, positions[done:])
+                    done += len(batch)
+                    step(len(batch))
+
+        found = self.store.arrays(forms, fill)
+        return {layer: found[key] for layer, key in keys.items()}
+
+    def _key(self, candidate: Candidate, split: Split, layer: str, rows: IntArray | None) -> str:
+        decides: dict[str, Any] = {
+            "model": candidate.model.digest,
+            "data": split.digest,
+            "batch_size": self.batch_size,
+            "device": self.device.type,
+            "torch": torch.__version__,
+        }
+        if layer == LOGITS:
+            return content_key("logits", **decides)
+        if layer == FEATURES:
+            decides["head"] = self.anatomy(candidate).head
+        if rows is not None:
+            decides["rows"] = sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
+        return content_key("activations", layer=layer, **decides)
+
+    def _shape(self, candidate: Candidate, layer: str) -> tuple[int, ...]:
+        return (self.n_classes,) if layer == LOGITS else self.anatomy(candidate).shape(layer)
+
+    def _batches(
+        self,
+        candidate: Candidate,
+        split: Split,
+        rows: IntArray,
+        sinks: Mapping[str, Callable[[torch.Tensor], None]] | None = None,
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Logits by batch; before each, ``sinks`` are given what their layers put out."""
+        assert isinstance(candidate.model, LoadedModel)
+        outputs, inputs_of = dict(sinks or {}), {}
+        if FEATURES in outputs:
+            take = outputs.pop(FEATURES)
+            inputs_of[self.anatomy(candidate).head] = lambda given: take(given.flatten(1))
+        with (
+            _on_device(candidate.model.module, self.device) as module,
+            listening(module, outputs, inputs_of),
+            torch.inference_mode(),
+        ):
+            for inputs in split.dataset.batches(rows, self.batch_size):
+                logits = _run(module, inputs.to(self.device), candidate)
+                yield logits.float().cpu().numpy()
+
+    def _agree_on_classes(self) -> int:
+        """Feed one example to every model: shapes must fit, and class counts must agree."""
+        widths = {candidate: self._width(candidate) for candidate in self.case.candidates}
+        expected = widths[self.case.subject]
+        for candidate, width in widths.items():
+            if width != expected:
+                raise InputError(
+                    f"{candidate.label} ({candidate.model.provenance.name}) gives {width} logits, "
+                    f"the subject {expected}; all models must have the same classes"
+                )
+        for name, split in self.case.splits.items():
+            top = int(split.labels.max())
+            if top >= expected:
+                raise InputError(
+                    f"{split.dataset.name}: label {top} in {name}, but the models give {expected} "
+                    f"logits (labels 0 to {expected - 1}); check data.label_column or num_classes"
+                )
+        return expected
+
+    def _width(self, candidate: Candidate) -> int:
+        forget = self.case.splits["forget"]
+        if isinstance(candidate.model, RecordedModel):
+            width = next(iter(candidate.model.splits.values())).logits.shape[1]
+        else:
+            width = next(self._batches(candidate, forget, forget.rows[:1])).shape[1]
+        if width < 2:
+            raise InputError(
+                f"{candidate.model.provenance.name}: gives {width} logit per example; "
+                "unaudit needs one logit per class (for a sigmoid z, the two logits 0 and z)"
+            )
+        return int(width)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` takes CUDA where there is one.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"device '{name:.40}' is not available here; use --device cpu") from None
+    return device
+
+
+def recorded_logits(candidate: Candidate, split: Split) -> npt.NDArray[np.float32]:
+    """Recorded outputs, matched to a split by id.
+
+    Raises:
+        InputError: ids of the split are missing, or recorded labels contradict the data.
+    """
+    model = candidate.model
+    assert isinstance(model, RecordedModel)
+    sources: tuple[str, ...] = (split.name,)
+    if split.name in ("forget", "retain"):
+        sources = ("train", "forget", "retain")
+    where = {
+        example: (name, position)
+        for name in sources
+        if name in model.splits
+        for position, example in enumerate(model.splits[name].ids)
+    }
+    wanted = [split.id_of(position) for position in range(len(split))]
+    missing = [example for example in wanted if example not in where]
+    if missing:
+        raise InputError(
+            f"{model.provenance.name}: no recorded outputs for {len(missing)} of {len(wanted)} "
+            f"{split.name} examples (first: '{missing[0]:.60}'); record logits for all of them"
+        )
+    found = [where[example] for example in wanted]
+    labels = np.array([model.splits[name].labels[at] for name, at in found])
+    differing = np.flatnonzero(labels != split.labels)
+    if len(differing):
+        raise InputError(
+            f"{model.provenance.name}: recorded labels differ from the data for {len(differing)} "
+            f"{split.name} examples (first: '{wanted[differing[0]]:.60}'); check ids and order"
+        )
+    return np.stack([model.splits[name].logits[at] for name, at in found]).astype(np.float32)
+
+
+@contextmanager
+def _on_device(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """The module on ``device`` and in eval mode, put back on the CPU afterwards."""
+    module.eval()
+    module.to(device)
+    try:
+        yield module
+    finally:
+        module.to("cpu")
+
+
+def _run(module: nn.Module, inputs: torch.Tensor, candidate: Candidate) -> torch.Tensor:
+    name = candidate.model.provenance.name
+    try:
+        logits = module(inputs)
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        shape = "×".join(str(size) for size in inputs.shape[1:])
+        raise InputError(
+            f"{name}: the model does not accept inputs of shape {shape} ({reason:.120}); "
+            "check --arch and the [preprocess] section (resize, channels, layout)"
+        ) from None
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InputError(
+            f"{name}: the model must return logits of shape (batch, classes), got {found}; "
+            "wrap it in a py: factory that does"
+        )
+    return logits
+
+
+def _refuse_non_finite(
+    candidate: Candidate, split: Split, logits: npt.NDArray[np.float32], positions: IntArray
+) -> None:
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"{candidate.model.provenance.name}: NaN or infinite logits on the {split.name} "
+            f"example '{split.id_of(int(positions[bad[0]])):.60}'; "
+            "the model diverged, hand in another"
+        )

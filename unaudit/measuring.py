@@ -1,0 +1,161 @@
+"""Run every probe on every model: views in, one Measurement per probe out. Decides nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+import numpy as np
+
+from unaudit.errors import UnauditError
+from unaudit.evidence import (
+    BlackBoxProbe,
+    ComparativeProbe,
+    Evidence,
+    Probe,
+    ProbeCard,
+    Scalar,
+    Scores,
+    Skipped,
+)
+from unaudit.progress import SILENT, Progress
+from unaudit.views import BlackBox
+
+if TYPE_CHECKING:
+    from unaudit.case import Case
+
+MIN_COMPARED = 3
+"""Retrained models that a comparative probe needs. With two, each is as far from the other as the
+other from it, so their spread is zero by construction and says nothing."""
+
+Answer: TypeAlias = Scores | Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one probe says of one model: one answer, or one per reference compared with."""
+
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What one probe says of every model."""
+
+    probe: Probe
+    subject: Reading
+    original: Reading | None
+    retrained: tuple[Reading, ...]
+    """A comparative probe's reading of retrained model i compares it with each j ≠ i, in order."""
+
+    @property
+    def card(self) -> ProbeCard:
+        return self.probe.card
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A probe that gave no measurement, and why."""
+
+    card: ProbeCard
+    kind: Literal["skipped", "errored", "left-out"]
+    reason: str
+
+
+class _DeclinedError(Exception):
+    """Ends one probe's run early; carries the reason."""
+
+
+def measure_all(
+    probes: Sequence[Probe],
+    case: Case,
+    view_of: Mapping[str, BlackBox],
+    seed: int,
+    progress: Progress = SILENT,
+) -> tuple[list[Measurement], list[Missed]]:
+    """Run ``probes`` on every model; ``view_of`` maps the candidates' labels to their views.
+
+    A probe's generator is derived from the seed and the probe's parameters, never from the model or
+    from its place in the list: models pair up, and adding a probe changes no other number.
+    """
+    measured: list[Measurement] = []
+    missed: list[Missed] = []
+    with progress.stage("probing", len(probes)) as step:
+        for probe in probes:
+            try:
+                measured.append(_measure(probe, case, view_of, seed))
+            except _DeclinedError as stop:
+                missed.append(Missed(probe.card, "skipped", str(stop)))
+            except UnauditError:
+                raise
+            except Exception as error:  # a probe may break in any way; the audit reports it
+                reason = f"{type(error).__name__}: {error}"
+                missed.append(Missed(probe.card, "errored", reason))
+            step(1)
+    return measured, missed
+
+
+def obstacle(card: ProbeCard, case: Case) -> str | None:
+    """Why a probe cannot run on this case, or None."""
+    if case.scenario not in card.scenarios:
+        return f"does not apply to the {case.scenario} scenario"
+    for split in sorted(card.needs - set(case.splits)):
+        return f"needs {split} examples; add --{split}"
+    if card.comparative and len(case.retrained) < MIN_COMPARED:
+        return (
+            f"compares with retrained models and needs {MIN_COMPARED} of them, "
+            f"there are {len(case.retrained)}; add --retrained"
+        )
+    return None
+
+
+def probe_generator(seed: int, probe: Probe) -> np.random.Generator:
+    """The generator of a probe: decided by the root seed, its name and its parameters."""
+    digest = hashlib.sha256(f"{probe.card.name}:{probe!r}".encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
+
+
+def _measure(probe: Probe, case: Case, view_of: Mapping[str, BlackBox], seed: int) -> Measurement:
+    reason = obstacle(probe.card, case)
+    if reason is not None:
+        raise _DeclinedError(reason)
+    references = [candidate.label for candidate in case.retrained]
+
+    def read(label: str) -> Reading:
+        view = view_of[label]
+        if probe.card.comparative:
+            compare = cast(ComparativeProbe, probe)
+            others = (view_of[other] for other in references if other != label)
+            runs: Iterable[Callable[[np.random.Generator], Evidence]] = [
+                _bind(compare, view, other) for other in others
+            ]
+        else:
+            runs = [_bind(cast(BlackBoxProbe, probe), view)]
+        return Reading(tuple(_checked(run(probe_generator(seed, probe))) for run in runs))
+
+    return Measurement(
+        probe=probe,
+        subject=read(case.subject.label),
+        original=None if case.original is None else read(case.original.label),
+        retrained=tuple(read(label) for label in references),
+    )
+
+
+def _bind(probe: Callable[..., Evidence], *views: BlackBox) -> Callable[[Any], Evidence]:
+    return lambda rng: probe(*views, rng)
+
+
+def _checked(evidence: Evidence) -> Answer:
+    """The evidence, unless the probe declined or returned numbers that are none."""
+    if isinstance(evidence, Skipped):
+        raise _DeclinedError(evidence.reason)
+    groups = (
+        [np.array([evidence.value, evidence.stderr or 0.0])]
+        if isinstance(evidence, Scalar)
+        else [evidence.forget, evidence.unseen, evidence.retain]
+    )
+    if not all(np.isfinite(scores).all() for scores in groups if scores is not None):
+        raise ValueError("returned NaN or infinite scores")
+    return evidence

@@ -1,0 +1,44 @@
+"""Several probes of a family on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unaudit.calibration import Calibrated, Scale
+
+
+def pool(calibrated: Sequence[Calibrated]) -> Scale | None:
+    """One axis for the informative probes of a family.
+
+    Each probe is brought to residual-index units, weighted by its precision and added up for every
+    model and every bootstrap replicate: correlated probes do not count twice, and the spread of the
+    pooled index among the retrained models is seen as it is. Precision is capped at the family's
+    median, so that a spread that came out small by chance among few models cannot take over.
+    """
+    usable = [c for c in calibrated if c.informative and c.scale is not None]
+    modes = {c.mode for c in usable}
+    if not usable:
+        return None
+    if len(modes) > 1:
+        usable = [c for c in usable if c.mode == "retrained"]
+    widths = np.array([_half_width(c) for c in usable])
+    weights = 1.0 / np.maximum(widths, max(float(np.median(widths)), 1e-12)) ** 2
+    weights /= weights.sum()
+    subject, retrained, deviations = 0.0, np.zeros(1), np.zeros((1, 1))
+    for weight, item in zip(weights, usable, strict=True):
+        scale = item.scale
+        assert scale is not None
+        zero = scale.retrained.mean()
+        unit = weight / (scale.original - zero)
+        subject += unit * (scale.subject - zero)
+        retrained = retrained + unit * (scale.retrained - zero)
+        deviations = deviations + unit * scale.deviations
+    example_df = min(item.scale.example_df for item in usable if item.scale is not None)
+    return Scale(float(subject), 1.0, retrained, deviations, example_df)
+
+
+def _half_width(calibrated: Calibrated) -> float:
+    detectable = calibrated.index.detectable if calibrated.index is not None else None
+    return float("inf") if detectable is None else detectable

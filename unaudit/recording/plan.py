@@ -1,0 +1,94 @@
+"""The plan as the record shows it: what was fixed before the run, and how to repeat it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from unaudit.config import without_folders
+from unaudit.plan import AuditPlan
+from unaudit.recording.digest import digest_of
+from unaudit.report import record as schema
+
+if TYPE_CHECKING:
+    from unaudit.recording.run import Run
+
+
+def describe_plan(run: Run) -> schema.Plan:
+    settings, policy = run.plan, run.plan.policy
+    agreed = schema.Policy(
+        preset=policy.preset if policy.tau is None else "custom",
+        tau=policy.margin,
+        alpha=policy.alpha,
+        access=run.access,
+        accept_black_box=policy.accept_black_box,
+        fail_on=policy.fail_on,
+    )
+    planned = tuple(
+        schema.PlannedProbe(
+            name=probe.card.name,
+            title=probe.card.title,
+            label=repr(probe),
+            family=probe.card.family,
+            access=probe.card.access,
+            measures=probe.card.measures,
+            source=probe.card.source,
+            blind_spots=probe.card.blind_spots,
+            unsigned=probe.card.unsigned,
+        )
+        for probe in run.probes
+    )
+    fixed = {
+        "policy": agreed,
+        "probes": planned,
+        "seed": settings.run.seed,
+        "bootstrap": settings.run.bootstrap,
+        "models": [candidate.model.provenance.sha256 for candidate in run.case.candidates],
+        "data": run.case.data_digest,
+    }
+    return schema.Plan(
+        sha256=digest_of(fixed),
+        policy=agreed,
+        probes=planned,
+        seed=settings.run.seed,
+        bootstrap=settings.run.bootstrap,
+        config=_without_folders(settings),
+    )
+
+
+def _without_folders(plan: AuditPlan) -> dict[str, Any]:
+    """The configuration as data, every path reduced to its last part."""
+    config = plan.model_dump(mode="json", exclude_none=True)
+    config["run"] = {k: v for k, v in config["run"].items() if k not in ("store", "out", "formats")}
+    for section, keys in {
+        "model": ("path",),
+        "data": ("train", "unseen", "validation"),
+        "request": ("forget",),
+        "references": ("original",),
+    }.items():
+        for key in keys:
+            if key in config[section]:
+                config[section][key] = without_folders(config[section][key])
+    config["references"]["retrained"] = [
+        without_folders(s) for s in config["references"]["retrained"]
+    ]
+    return config
+
+
+def repeat_command(plan: AuditPlan) -> str:
+    """The command line that repeats an audit, folders removed."""
+    words = ["unaudit", "check", without_folders(plan.model.path or "")]
+    options: list[tuple[str, str | None]] = [
+        ("--forget", plan.request.forget),
+        ("--original", plan.references.original),
+        *(("--retrained", spec) for spec in plan.references.retrained),
+        ("--train", plan.data.train),
+        ("--unseen", plan.data.unseen),
+    ]
+    for flag, value in options:
+        if value is not None:
+            words += [flag, without_folders(value)]
+    if plan.model.arch is not None:
+        words += ["--arch", plan.model.arch]
+    words += ["--seed", str(plan.run.seed)]
+    return shlex.join(words)

@@ -1,0 +1,37 @@
+"""What one audit produced, before it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from unaudit.calibration import Calibrated
+from unaudit.case import Case
+from unaudit.evidence import Access, Probe
+from unaudit.measuring import Missed
+from unaudit.plan import AuditPlan
+from unaudit.verdict import Verdict
+from unaudit.views import BlackBox
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything that one audit produced."""
+
+    plan: AuditPlan
+    command: str | None
+    access: Access
+    case: Case
+    view_of: Mapping[str, BlackBox]
+    n_classes: int
+    device: str
+    probes: tuple[Probe, ...]
+    missed: tuple[Missed, ...]
+    calibrated: tuple[Calibrated, ...]
+    verdict: Verdict
+    started: datetime
+    seconds: Mapping[str, float]
+    rng: np.random.Generator

@@ -1,0 +1,215 @@
+"""Write down what an audit found: the one place where findings become a record."""
+
+from __future__ import annotations
+
+import math
+import platform
+from datetime import timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from unaudit.calibration import Calibrated
+from unaudit.case import Candidate, Case
+from unaudit.evidence import Scores, SplitName
+from unaudit.recording.digest import digest_of
+from unaudit.recording.figures import histograms, rocs
+from unaudit.recording.plan import describe_plan, repeat_command
+from unaudit.recording.run import Run
+from unaudit.recording.utility import accuracies, per_class
+from unaudit.report import record as schema
+from unaudit.stats import ResidualIndex
+from unaudit.verdict import Judged, JudgedFamily
+
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "safetensors", "pyarrow", "pillow")
+
+
+def write_record(run: Run) -> schema.Record:
+    """The record of a run, with its digest as report id."""
+    alpha = run.plan.policy.alpha
+    parts: dict[str, Any] = {
+        "subject": schema.Subject(
+            model=model_ref(run.case.subject), claimed_method=run.plan.model.claimed_method
+        ),
+        "request": _request(run),
+        "plan": describe_plan(run),
+        "controls": _controls(run),
+        "findings": tuple(_finding(judged, alpha) for judged in run.verdict.probes),
+        "families": tuple(_family(family, alpha) for family in run.verdict.families),
+        "skipped": tuple(
+            schema.Skip(
+                probe=missed.card.name,
+                title=missed.card.title,
+                kind=missed.kind,
+                reason=missed.reason,
+            )
+            for missed in run.missed
+        ),
+        "calibration": schema.Calibration(
+            probes=tuple(_probe_control(calibrated) for calibrated in run.calibrated),
+            histograms=histograms(run.calibrated),
+            rocs=rocs(run.calibrated, alpha, run.rng),
+        ),
+        "verdict": _verdict(run),
+    }
+    return schema.Record(report_id=digest_of(parts)[:16], environment=_environment(run), **parts)
+
+
+def model_ref(candidate: Candidate) -> schema.ModelRef:
+    """A model file as the record names it."""
+    came = candidate.model.provenance
+    return schema.ModelRef(
+        role=candidate.role,
+        name=came.name,
+        sha256=came.sha256,
+        size_bytes=came.size_bytes,
+        format=came.format,
+        tier=came.tier,
+        arch=came.arch,
+        parameters=came.parameters,
+        ignored=came.ignored,
+        notes=came.notes,
+    )
+
+
+def _request(run: Run) -> schema.Request:
+    case = run.case
+    sizes = {name: len(split) for name, split in case.splits.items()}
+    copies = case.copies
+    shapes = case.splits["forget"].dataset.input_shape
+    return schema.Request(
+        forget=sizes["forget"],
+        retain=sizes["retain"],
+        unseen=sizes.get("unseen", 0),
+        validation=sizes.get("validation", 0),
+        ids_sha256=case.ids_digest,
+        id_type=case.id_type,
+        data_sha256=case.data_digest,
+        input_shape=shapes or None,
+        n_classes=run.n_classes,
+        scenario=case.scenario,
+        scenario_source=case.scenario_source,
+        classes=tuple(
+            schema.ClassCount(
+                label=label,
+                forget=_count(case, "forget", label),
+                retain=_count(case, "retain", label),
+                unseen=_count(case, "unseen", label),
+            )
+            for label in case.forget_classes
+        ),
+        duplicates=None
+        if copies is None
+        else schema.Duplicates(
+            forget_retain=copies.forget_retain,
+            forget_unseen=copies.forget_unseen,
+            retain_unseen=copies.retain_unseen,
+        ),
+    )
+
+
+def _count(case: Case, split: SplitName, label: int) -> int:
+    return int((case.splits[split].labels == label).sum()) if split in case.splits else 0
+
+
+def _controls(run: Run) -> schema.Controls:
+    case = run.case
+    m = len(case.retrained)
+    return schema.Controls(
+        original=None if case.original is None else model_ref(case.original),
+        retrained=tuple(model_ref(candidate) for candidate in case.retrained),
+        smallest_rank_p=1.0 / (m + 1) if m else None,
+        accuracy=accuracies(case, run.view_of),
+        per_class=per_class(case, run.view_of, run.n_classes),
+        warnings=case.warnings,
+    )
+
+
+def _finding(judged: Judged, alpha: float) -> schema.Finding:
+    calibrated = judged.calibrated
+    answer = calibrated.measurement.subject.answers[0]
+    index = calibrated.index
+    return schema.Finding(
+        probe=calibrated.measurement.card.name,
+        title=calibrated.measurement.card.title,
+        family=calibrated.family,
+        statistic=answer.statistic if isinstance(answer, Scores) else "scalar",
+        measure=calibrated.measure,
+        residual_index=_interval(index, alpha),
+        outcome=judged.outcome,
+        counted=judged.counted,
+        p_residual=None if index is None else index.p_residual,
+        p_over_unlearned=None if index is None else index.p_over_unlearned,
+        p_adjusted=judged.p_adjusted,
+        fails=judged.fails,
+        detail=dict(answer.detail),
+    )
+
+
+def _interval(index: ResidualIndex | None, alpha: float) -> schema.Interval | None:
+    if index is None or not math.isfinite(index.estimate):
+        return None
+    return schema.Interval(
+        estimate=index.estimate, low=index.low, high=index.high, level=1 - 2 * alpha
+    )
+
+
+def _family(family: JudgedFamily, alpha: float) -> schema.FamilyFinding:
+    return schema.FamilyFinding(
+        family=family.family,
+        required=family.required,
+        informative=family.informative,
+        pooled=_interval(family.index, alpha),
+        outcome=family.outcome,
+        p_adjusted=family.p_adjusted,
+        fails=family.fails,
+    )
+
+
+def _probe_control(calibrated: Calibrated) -> schema.ProbeControl:
+    scale = calibrated.scale
+    return schema.ProbeControl(
+        probe=calibrated.measurement.card.name,
+        mode=calibrated.mode,
+        original=None if scale is None else scale.original,
+        retrained=() if scale is None else tuple(float(value) for value in scale.retrained),
+        positive=calibrated.positive,
+        negative=calibrated.negative,
+        detectable=None if calibrated.index is None else calibrated.index.detectable,
+        informative=calibrated.informative,
+        reason=calibrated.reason,
+    )
+
+
+def _verdict(run: Run) -> schema.Verdict:
+    verdict = run.verdict
+    return schema.Verdict(
+        outcome=verdict.outcome,
+        assurance_level=verdict.assurance_level,
+        headline=verdict.headline,
+        upper_bound=verdict.upper_bound,
+        reasons=verdict.reasons,
+        caps=verdict.caps,
+        missing=verdict.missing,
+        next_step=verdict.next_step,
+        exit_code=int(verdict.exit_code(run.plan.policy.fail_on)),
+    )
+
+
+def _environment(run: Run) -> schema.Environment:
+    return schema.Environment(
+        unaudit=version("unaudit"),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=run.device,
+        packages={name: found for name in PACKAGES if (found := _version(name))},
+        command=run.command or repeat_command(run.plan),
+        started=run.started.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seconds=dict(run.seconds),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,254 @@
+"""From calibrated probes and a policy to a verdict (a test that can fail, in both directions).
+
+fail          some informative probe, or the pooled index of some required family, is beyond the
+              margin after correction: above it, or, for membership, below it as well, since being
+              too different from never-seen also betrays membership
+pass          no such probe, and the pooled index of every required family lies within the margin
+inconclusive  anything else; what cannot be seen never passes
+
+Correction: half of α goes to the families, half to the probes, Holm within each half, so that the
+family-wise error rate is at most α whatever the dependence. Pools are there because with few
+retrained models a single probe rarely has the power to fail anything on its own; probes are there
+because a pool can hide one clear signal among many weak ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from unaudit.calibration import Calibrated
+from unaudit.errors import ExitCode
+from unaudit.evidence import FAMILIES, Access, Family
+from unaudit.explain import headline, missing_inputs, next_step, reasons
+from unaudit.pooling import pool
+from unaudit.stats import ResidualIndex, holm
+
+if TYPE_CHECKING:
+    from unaudit.case import Case
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+ProbeOutcome = Literal[
+    "like-retrained", "residual", "over-unlearned", "inconclusive", "not-informative"
+]
+
+EXIT_CODES: dict[Outcome, ExitCode] = {
+    "pass": ExitCode.PASS,
+    "fail": ExitCode.FAIL,
+    "inconclusive": ExitCode.INCONCLUSIVE,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One probe with what it amounts to."""
+
+    calibrated: Calibrated
+    outcome: ProbeOutcome
+    counted: bool
+    p_adjusted: float | None
+    """Corrected over the informative probes on the failing side."""
+    fails: bool
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedFamily:
+    """One family with its pooled index."""
+
+    family: Family
+    required: bool
+    informative: tuple[str, ...]
+    index: ResidualIndex | None
+    outcome: ProbeOutcome
+    p_adjusted: float | None
+    """Corrected over the required families on the failing side; None if it is not among them."""
+    fails: bool
+
+    def clears(self, tau: float) -> bool:
+        """Whether the pooled interval allows a pass: not above τ and, for membership, where too
+        different is a signal as well, not below −τ."""
+        if self.index is None or self.index.high is None or self.index.low is None:
+            return False
+        return self.index.high <= tau and (self.family != "membership" or self.index.low >= -tau)
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """The decision and everything that led to it."""
+
+    outcome: Outcome
+    assurance_level: int
+    probes: tuple[Judged, ...]
+    families: tuple[JudgedFamily, ...]
+    headline: str
+    upper_bound: float | None
+    reasons: tuple[str, ...]
+    caps: tuple[str, ...]
+    missing: tuple[str, ...]
+    next_step: str | None
+
+    def exit_code(self, fail_on: Literal["fail", "inconclusive"]) -> ExitCode:
+        """What a gate gets; ``fail_on = fail`` lets an inconclusive audit through."""
+        if self.outcome == "inconclusive" and fail_on == "fail":
+            return ExitCode.PASS
+        return EXIT_CODES[self.outcome]
+
+
+def decide(
+    calibrated: Sequence[Calibrated],
+    case: Case,
+    *,
+    alpha: float,
+    tau: float,
+    access: Access,
+    accept_black_box: bool,
+) -> Verdict:
+    """Apply the rule; see the module's head."""
+    probes = judge_probes(calibrated, alpha)
+    with_references = any(c.mode == "retrained" for c in calibrated)
+    required = required_families(access, with_references)
+    families = judge_families(calibrated, required, alpha, tau)
+    failing = [probe for probe in probes if probe.fails]
+    failing_families = [family for family in families if family.fails]
+    holding = [family for family in families if family.required and not family.clears(tau)]
+    caps: list[str] = []
+    outcome: Outcome = "inconclusive" if holding else "pass"
+    if failing or failing_families:
+        outcome = "fail"
+    if outcome == "pass" and access == "black-box" and not accept_black_box:
+        outcome = "inconclusive"
+        caps.append(
+            "black-box evidence alone can be produced by refitting the last layer; "
+            "the policy does not accept it (policy.accept_black_box)"
+        )
+    uppers = [f.index.high for f in families if f.required and f.index is not None]
+    bounded = len(uppers) == len(required) and all(upper is not None for upper in uppers)
+    upper = max((upper for upper in uppers if upper is not None), default=None)
+    upper = upper if bounded else None
+    return Verdict(
+        outcome=outcome,
+        assurance_level=assurance_level(access, with_references),
+        probes=probes,
+        families=families,
+        headline=headline(outcome, failing, failing_families, holding, upper, alpha, tau),
+        upper_bound=upper,
+        reasons=reasons(failing, families, tau),
+        caps=tuple(caps),
+        missing=missing_inputs(case),
+        next_step=next_step(holding, case, bool(caps)) if outcome == "inconclusive" else None,
+    )
+
+
+def judge_probes(calibrated: Sequence[Calibrated], alpha: float) -> tuple[Judged, ...]:
+    """Outcome of each probe, corrected over the informative ones on the failing side."""
+    counted = [c.informative and c.family != "utility" for c in calibrated]
+    adjusted = iter(
+        corrected(
+            [
+                failing_side(c.index, c.family)
+                for c, counts in zip(calibrated, counted, strict=True)
+                if counts
+            ]
+        )
+    )
+    judged = []
+    for item, counts in zip(calibrated, counted, strict=True):
+        p = next(adjusted) if counts else None
+        judged.append(
+            Judged(
+                calibrated=item,
+                outcome=classify(item.index, alpha) if item.informative else "not-informative",
+                counted=counts,
+                p_adjusted=p,
+                fails=p is not None and p <= alpha,
+            )
+        )
+    return tuple(judged)
+
+
+def failing_side(index: ResidualIndex | None, family: Family) -> float:
+    """The p-value that can make the audit fail; two-sided for membership."""
+    assert index is not None
+    if family == "membership":
+        return min(1.0, 2.0 * min(index.p_residual, index.p_over_unlearned))
+    return index.p_residual
+
+
+def corrected(p_values: Sequence[float]) -> list[float]:
+    """Holm within one of the two halves of α; compare the result with α."""
+    if not p_values:
+        return []
+    return [min(1.0, 2.0 * float(p)) for p in holm(np.array(p_values))]
+
+
+def classify(index: ResidualIndex | None, alpha: float) -> ProbeOutcome:
+    """Where the whole interval lies: within the margin, above it, below it, or astride."""
+    if index is None:
+        return "not-informative"
+    if index.p_equivalence <= alpha:
+        return "like-retrained"
+    if index.p_residual <= alpha:
+        return "residual"
+    if index.p_over_unlearned <= alpha:
+        return "over-unlearned"
+    return "inconclusive"
+
+
+def required_families(access: Access, with_references: bool) -> tuple[Family, ...]:
+    """What must be like retrained for a pass.
+
+    Without references only membership has a known null; nothing else can be required, and the
+    assurance level says so.
+    """
+    if not with_references:
+        return ("membership",)
+    if access == "black-box":
+        return ("membership", "output-distance")
+    return ("membership", "output-distance", "representation", "recoverability")
+
+
+def judge_families(
+    calibrated: Sequence[Calibrated], required: Sequence[Family], alpha: float, tau: float
+) -> tuple[JudgedFamily, ...]:
+    """Pool each family's informative probes, say where the pooled interval lies, and correct over
+    the required families."""
+    members: dict[Family, list[Calibrated]] = {
+        family: [c for c in calibrated if c.family == family]
+        for family in FAMILIES
+        if family != "utility"
+    }
+    indices: dict[Family, ResidualIndex | None] = {}
+    for family, own in members.items():
+        scale = pool(own)
+        indices[family] = None if scale is None else scale.index(alpha, tau)
+    tested = [family for family in required if indices[family] is not None]
+    adjusted = dict(
+        zip(
+            tested,
+            corrected([failing_side(indices[family], family) for family in tested]),
+            strict=True,
+        )
+    )
+    return tuple(
+        JudgedFamily(
+            family=family,
+            required=family in required,
+            informative=tuple(c.measurement.card.name for c in own if c.informative),
+            index=indices[family],
+            outcome=classify(indices[family], alpha),
+            p_adjusted=adjusted.get(family),
+            fails=adjusted.get(family, 1.0) <= alpha,
+        )
+        for family, own in members.items()
+        if family in required or any(c.informative for c in own)
+    )
+
+
+def assurance_level(access: Access, with_references: bool) -> int:
+    """1 black box alone · 2 black box with references · 3 white box with references."""
+    if not with_references:
+        return 1
+    return 2 if access == "black-box" else 3
