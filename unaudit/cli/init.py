@@ -1,0 +1,179 @@
+"""``unaudit init``: ask, then write a commented ``unaudit.toml``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from unaudit.cli.consoles import note
+from unaudit.cli.options import AuditCommand
+from unaudit.cli.progress import is_interactive
+from unaudit.errors import InputError, UsageError
+
+DEFAULT = "unaudit.toml"
+QUESTIONS: tuple[tuple[str, str], ...] = (
+    ("model.path", "The model to audit (file, or outputs:FILE.npz)"),
+    ("model.arch", "Its architecture, e.g. torchvision:resnet18?num_classes=10"),
+    ("data.train", "The original's training data, forget examples included"),
+    ("request.forget", "File of forget ids, one per line"),
+    ("data.unseen", "Examples that no model was trained on"),
+    ("references.original", "The model before unlearning"),
+    ("references.retrained", "Models trained without the forget set, separated by spaces"),
+)
+EXAMPLES: Mapping[str, str] = {
+    "model.path": "model.safetensors",
+    "model.arch": "torchvision:resnet18?num_classes=10",
+    "data.train": "train.npz",
+    "request.forget": "forget.txt",
+    "data.unseen": "unseen.npz",
+    "references.original": "original.safetensors",
+    "references.retrained": "retrained-1.safetensors retrained-2.safetensors",
+}
+TEMPLATE = """\
+# What 'unaudit check' should do. Flags on the line stand above this file.
+# Relative paths are taken from this file's folder. Lines that start with # are
+# optional; what they show is the default, or an example where there is none.
+schema_version = 1
+
+[model]
+# What is audited: a weights file (safetensors, .pt), a directory in Hugging
+# Face layout, or outputs:FILE.npz with recorded logits (black-box only).
+{model.path}
+# Its architecture, and that of the references: torchvision:NAME?num_classes=N,
+# unaudit:resnet?depth=8, or py:package.module:factory (needs trust_code).
+{model.arch}
+# The unlearning method as stated by whoever hands the model over; printed only.
+# claimed_method = "fine-tuning"
+# Allow code from the model's side to run, and who vouches for it. Counts only
+# if --config names this file; otherwise say --trust-code on the line.
+# trust_code = false
+# trust_reason = "reviewed by the platform team"
+
+[data]
+# npz, parquet, csv, jsonl, a folder of images, or torchvision:CIFAR10?root=DIR.
+# The original's training data: forget and retain examples together.
+{data.train}
+# Examples that none of the models was trained on.
+{data.unseen}
+# Never-trained examples that an unlearner may have used; no probe uses them.
+# validation = "validation.npz"
+# What forget ids are: "index" (positions from 0) or "key" (the id column).
+# Default: index for arrays, else key.
+# id_type = "key"
+# Columns or arrays. Default: the usual names, if just one of them is there.
+# id_column = "id"
+# input_column = "image"
+# label_column = "label"
+
+[preprocess]
+# From stored examples to the model's input, in this order.
+# resize = [224, 224]           # height, width in pixels
+# center_crop = [224, 224]      # height, width in pixels
+# channels = "rgb"              # or "gray"
+# layout = "as-is"              # "nhwc" if stored arrays end with the channels
+# scale = 255.0                 # divisor; default 255 for images, uint8; or 1
+# mean = [0.485, 0.456, 0.406]  # per channel, after scaling; together with std
+# std = [0.229, 0.224, 0.225]
+
+[request]
+# What was asked to be removed: file of ids, one per line, # comments.
+{request.forget}
+# "class" (all of a class), "partial-class" or "sample". Default: detected.
+# scenario = "sample"
+
+[references]
+# Models whose truth is known. Without them the audit reaches level 1 at most.
+# The model before unlearning: the positive control.
+{references.original}
+# Trained without the forget set, with different seeds: the negative controls.
+# Two are the least, five or more give narrow intervals.
+{references.retrained}
+
+[policy]
+# What counts as a pass; fixed before the run and written into the record.
+# Margin on the residual index (0 = like a retrained model, 1 = like the
+# original): strict 0.2, standard 0.5, screening 0.75.
+# preset = "standard"
+# ... or the margin itself, instead of a preset:
+# tau = 0.5
+# Family-wise error rate.
+# alpha = 0.05
+# What probes may see: "black-box" or "white-box". Default: the most that the
+# model file allows.
+# access = "black-box"
+# Let a black-box audit pass although refitting the last layer can fake it.
+# accept_black_box = false
+# From which outcome on the exit code is not 0: "inconclusive" or "fail".
+# fail_on = "inconclusive"
+
+# Parameters by probe; 'unaudit probes NAME' lists them. enabled = false leaves
+# a probe out, and the report says so.
+# [probes.NAME]
+# enabled = false
+
+[run]
+# How to run; nothing here but the seed changes a number.
+# seed = 0
+# bootstrap = 2000              # joint bootstrap replicates
+# batch_size = 256
+# device = "auto"               # or "cpu", "cuda"
+# store = "cache"               # default: $UNAUDIT_STORE or the user's cache
+# out = "unaudit-audit"         # folder for the record and the reports
+# formats = ["html", "pdf"]     # besides record.json; also "html:DIR/A.html"
+"""
+
+
+@click.command(cls=AuditCommand, short_help="Write a commented unaudit.toml.")
+@click.argument("file", default=DEFAULT)
+@click.option("-y", "--yes", is_flag=True, help="Ask nothing; write the defaults.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+def init(file: str, yes: bool, force: bool) -> None:
+    """Ask for the files of an audit, then write a commented FILE (unaudit.toml by default).
+
+    Asks nothing where nobody can answer (no terminal, CI, --yes).
+    """
+    target = Path(file)
+    if target.exists() and not force:
+        raise UsageError(f"{file} exists; --force overwrites it, or name another file")
+    answers: dict[str, str] = {}
+    if not yes and is_interactive(sys.stdin):
+        note("press Enter to leave an answer open; every key is explained in the file")
+        for key, question in QUESTIONS:
+            answer = click.prompt(question, default="", show_default=False, err=True).strip()
+            if answer:
+                answers[key] = answer
+    text = config_text(answers)
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be written ({error.strerror}); name another file"
+        ) from None
+    click.echo(f"wrote {file}")
+    named = "" if file == DEFAULT else f" --config {file}"
+    note(f"next: fill it in, then 'unaudit plan{named}' says what 'unaudit check{named}' will do")
+
+
+def config_text(answers: Mapping[str, str]) -> str:
+    """The config file, with ``answers`` by dotted key; keys without one stay commented out."""
+    text = TEMPLATE
+    for key, example in EXAMPLES.items():
+        answer = answers.get(key)
+        line = f"{key.rpartition('.')[2]} = {_toml(key, answer or example)}"
+        text = text.replace(f"{{{key}}}", line if answer else f"# {line}")
+    return text
+
+
+def _toml(key: str, answer: str) -> str:
+    if key != "references.retrained":
+        return _string(answer)
+    return f"[{', '.join(_string(word) for word in answer.split())}]"
+
+
+def _string(text: str) -> str:
+    """A TOML basic string: JSON's escapes, and DEL, which JSON leaves alone."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

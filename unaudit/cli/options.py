@@ -1,0 +1,299 @@
+"""Every flag that fills the plan, once: what it is called, what it sets, how it is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HEADINGS = MODELS, DATA, POLICY, RUN = "Models", "Data and request", "Policy", "Run"
+
+
+class PlanOption(click.Option):
+    """An option that sets one key of the plan."""
+
+    def __init__(
+        self,
+        *declarations: str,
+        key: str,
+        heading: str,
+        repeats: bool = True,
+        holds_path: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(declarations, **settings)
+        self.key = key
+        """Dotted, as in ``unaudit.toml``."""
+        self.heading = heading
+        self.repeats = repeats
+        """Whether the command that repeats an audit needs it."""
+        self.holds_path = holds_path
+
+
+class PlainOption(click.Option):
+    """An option of the run that is no part of the plan."""
+
+    heading = RUN
+
+
+class AuditCommand(click.Command):
+    """A command whose help groups its options by what they are about."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        grouped: dict[str, list[tuple[str, str]]] = {name: [] for name in HEADINGS}
+        for option in self.get_params(ctx):
+            # arguments are explained in the text above
+            entry = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if entry is not None:
+                grouped[getattr(option, "heading", RUN)].append(entry)
+        filled = {heading: entries for heading, entries in grouped.items() if entries}
+        for heading, entries in filled.items():
+            with formatter.section(heading if len(filled) > 1 else "Options"):
+                formatter.write_dl(entries, col_max=28)
+
+
+def _choice(*values: str) -> click.Choice[str]:
+    return click.Choice(values, case_sensitive=False)
+
+
+def plan_options() -> list[PlanOption]:
+    """The flags of ``check`` and ``plan`` in the order of their help."""
+    fraction = click.FloatRange(0, 1, min_open=True, max_open=True)
+    positive = click.IntRange(min=1)
+    return [
+        PlanOption(
+            "--original",
+            key="references.original",
+            heading=MODELS,
+            metavar="MODEL",
+            holds_path=True,
+            help="The model before unlearning: the positive control.",
+        ),
+        PlanOption(
+            "--retrained",
+            key="references.retrained",
+            heading=MODELS,
+            metavar="MODEL",
+            holds_path=True,
+            multiple=True,
+            help="A model trained without the forget set; repeat the flag for each, five or "
+            "more if possible.",
+        ),
+        PlanOption(
+            "--arch",
+            key="model.arch",
+            heading=MODELS,
+            metavar="SPEC",
+            help="Architecture of the weights, e.g. torchvision:resnet18?num_classes=10 or "
+            "py:pkg.mod:factory.",
+        ),
+        PlanOption(
+            "--trust-code",
+            key="model.trust_code",
+            heading=MODELS,
+            is_flag=True,
+            help="Allow code from the model's side to run (py: factories).",
+        ),
+        PlanOption(
+            "--trust-reason",
+            key="model.trust_reason",
+            heading=MODELS,
+            metavar="TEXT",
+            help="Who trusts that code and why; printed in the report.",
+        ),
+        PlanOption(
+            "--forget",
+            key="request.forget",
+            heading=DATA,
+            metavar="IDS",
+            holds_path=True,
+            help="File of forget ids, one per line, # comments.",
+        ),
+        PlanOption(
+            "--train",
+            key="data.train",
+            heading=DATA,
+            metavar="DATA",
+            holds_path=True,
+            help="The original's training data, forget examples included: npz, "
+            "parquet, csv, jsonl, image folder, torchvision:NAME?root=DIR.",
+        ),
+        PlanOption(
+            "--unseen",
+            key="data.unseen",
+            heading=DATA,
+            metavar="DATA",
+            holds_path=True,
+            help="Examples that none of the models was trained on.",
+        ),
+        PlanOption(
+            "--validation",
+            key="data.validation",
+            heading=DATA,
+            metavar="DATA",
+            holds_path=True,
+            help="Never-trained examples that the unlearner may have used.",
+        ),
+        PlanOption(
+            "--id-type",
+            key="data.id_type",
+            heading=DATA,
+            type=_choice("index", "key"),
+            help="What forget ids are: positions from 0, or keys. Default by data format.",
+        ),
+        PlanOption(
+            "--scenario",
+            key="request.scenario",
+            heading=DATA,
+            type=_choice("class", "partial-class", "sample"),
+            help="What the forget set is. Default: detected from its labels.",
+        ),
+        PlanOption(
+            "--access",
+            key="policy.access",
+            heading=POLICY,
+            type=_choice("black-box", "white-box"),
+            help="What probes may see. Default: the most that the model file allows.",
+        ),
+        PlanOption(
+            "--preset",
+            key="policy.preset",
+            heading=POLICY,
+            type=_choice("strict", "standard", "screening"),
+            help="Margin on the residual index: strict 0.2, standard 0.5 (default), screening "
+            "0.75.",
+        ),
+        PlanOption(
+            "--tau",
+            key="policy.tau",
+            heading=POLICY,
+            type=fraction,
+            metavar="NUMBER",
+            help="The margin itself, between 0 and 1, instead of a preset.",
+        ),
+        PlanOption(
+            "--accept-black-box",
+            key="policy.accept_black_box",
+            heading=POLICY,
+            is_flag=True,
+            help="Let a black-box audit pass although refitting the last layer can fake its "
+            "evidence.",
+        ),
+        PlanOption(
+            "--fail-on",
+            key="policy.fail_on",
+            heading=POLICY,
+            type=_choice("fail", "inconclusive"),
+            help="From which outcome on the exit code is not 0. Default: inconclusive.",
+        ),
+        PlanOption(
+            "--seed",
+            key="run.seed",
+            heading=RUN,
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Root seed; default 0.",
+        ),
+        PlanOption(
+            "--device",
+            key="run.device",
+            heading=RUN,
+            metavar="NAME",
+            repeats=False,
+            help="auto (default), cpu or cuda.",
+        ),
+        PlanOption(
+            "--batch-size",
+            key="run.batch_size",
+            heading=RUN,
+            type=positive,
+            metavar="N",
+            repeats=False,
+            help="Examples per forward pass; default 256.",
+        ),
+        PlanOption(
+            "--store",
+            key="run.store",
+            heading=RUN,
+            metavar="DIR",
+            repeats=False,
+            help="Folder of the cache. Default: $UNAUDIT_STORE or the user's cache folder.",
+        ),
+        PlanOption(
+            "--out",
+            key="run.out",
+            heading=RUN,
+            metavar="DIR",
+            repeats=False,
+            help="Folder for record.json and the reports; default unaudit-audit.",
+        ),
+        PlanOption(
+            "-o",
+            "formats",
+            key="run.formats",
+            heading=RUN,
+            metavar="FORMAT[:PATH]",
+            repeats=False,
+            multiple=True,
+            help="Report to write besides record.json, repeatable: html, pdf, json. "
+            "Default: html and pdf, into --out.",
+        ),
+    ]
+
+
+def audit_flags(command: F) -> F:
+    """Give a command MODEL, ``--config``, ``-q`` and every flag that fills the plan."""
+    flags: list[click.Parameter] = [
+        click.Argument(["model"], required=False),
+        PlainOption(
+            ["--config"],
+            metavar="FILE",
+            help="unaudit.toml to read. Default: the one next to MODEL, else in the working "
+            "directory.",
+        ),
+        *plan_options(),
+    ]
+    command.__click_params__ = [*getattr(command, "__click_params__", []), *reversed(flags)]  # type: ignore[attr-defined]
+    return command
+
+
+def quiet_flag(command: F) -> F:
+    return click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        cls=PlainOption,
+        help="No progress, and one line for a result.",
+    )(command)
+
+
+def given(ctx: click.Context) -> list[tuple[PlanOption, Any]]:
+    """The plan's options that stand on the line, with their values."""
+    found = []
+    for option in ctx.command.params:
+        value = ctx.params.get(option.name or "")
+        # a 0 on the line is a value; an absent switch is False
+        absent = value is None or value is False or value == ()
+        if isinstance(option, PlanOption) and not absent:
+            found.append((option, value))
+    return found
+
+
+def overrides(ctx: click.Context) -> dict[str, dict[str, Any]]:
+    """What the line says, nested as in ``unaudit.toml``."""
+    values: dict[str, dict[str, Any]] = {}
+    if ctx.params.get("model"):
+        values["model"] = {"path": ctx.params["model"]}
+    for option, value in given(ctx):
+        section, _, key = option.key.partition(".")
+        values.setdefault(section, {})[key] = value
+    policy: Mapping[str, Any] = values.get("policy", {})
+    # one of the two on the line stands above either in the file
+    if "tau" in policy and "preset" not in policy:
+        values["policy"]["preset"] = None
+    elif "preset" in policy and "tau" not in policy:
+        values["policy"]["tau"] = None
+    return values
