@@ -1,0 +1,70 @@
+"""The published schema and the record agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from unaudit.errors import InputError
+from unaudit.report.record import SCHEMA_PATH, Record, json_schema
+
+from .samples import ALL, passing
+
+EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ALL])
+
+
+def test_schema_file_is_up_to_date() -> None:
+    written = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
+    assert written == json_schema(), "run: python -m unaudit.report.record"
+
+
+@EVERY
+def test_samples_validate_and_read_back(make: Callable[[], Record], tmp_path: Path) -> None:
+    record = make()
+    text = record.to_json()
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(json.loads(text))
+    path = tmp_path / "record.json"
+    path.write_text(text, encoding="utf-8")
+    assert Record.read(path) == record
+
+
+def test_schema_refuses_unknown_keys() -> None:
+    values = json.loads(passing().to_json())
+    values["verdict"]["confidence"] = "high"
+    with pytest.raises(jsonschema.ValidationError, match="confidence"):
+        jsonschema.Draft202012Validator(json_schema()).validate(values)
+
+
+def test_undecodable_file_names_do_not_break_the_record() -> None:
+    record = passing()
+    name = b"mod\xffel.pt".decode("utf-8", "surrogateescape")
+    values = record.model_dump()
+    values["subject"]["model"]["name"] = name
+    values["subject"]["model"]["ignored"] = (name,)
+    values["plan"]["config"] = {name: {"path": [name]}}
+    written = Record.model_validate(values).to_json().encode("utf-8")
+    assert b"mod?el.pt" in written
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"{", "not a JSON record"),
+        (b"\xff\xfe", "not a JSON record"),
+        (b"[]", "schema_version is None"),
+        (b'{"schema_version": "9.9"}', "render it with the version that wrote it"),
+        (b'{"schema_version": "1.0"}', "not a valid record"),
+    ],
+)
+def test_files_that_are_no_records(content: bytes, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=complaint) as caught:
+        Record.read(path)
+    assert "\n" not in str(caught.value)

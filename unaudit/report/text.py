@@ -1,0 +1,173 @@
+"""Strings and numbers of a record, made fit to be shown.
+
+A record carries strings that came out of model files, data files and configs. :func:`printable` is
+the one place where they lose what could drive a terminal, reorder a line or paint over its
+neighbors; escaping for HTML and SVG comes on top, in the writers.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from datetime import datetime, timezone
+from typing import Any
+
+from unaudit.report.record import Interval, Record
+
+MAX_LENGTH = 2000
+"""Characters; a longer string is cut in the middle."""
+MAX_MARKS = 3
+"""Combining marks in a row; languages need no more, stacks of them overprint other lines."""
+
+_BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029")
+
+
+def printable(record: Record) -> Record:
+    """The same record with every string as :func:`clean` leaves it."""
+    return Record.model_validate(_clean_within(record.model_dump()))
+
+
+def _clean_within(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(str(key)): _clean_within(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean_within(item) for item in value]
+    return value
+
+
+def clean(text: str) -> str:
+    """``text`` on one line, without control, format, bidirectional or unassigned characters."""
+    kept: list[str] = []
+    marks = 0
+    for character in shorten(text, MAX_LENGTH):
+        if character in _BREAKS:
+            kept.append(" ")
+            continue
+        category = unicodedata.category(character)
+        if category[0] == "C":
+            continue
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if marks <= MAX_MARKS:
+            kept.append(character)
+    return "".join(kept)
+
+
+def shorten(text: str, length: int) -> str:
+    """At most ``length`` characters; what is cut from the middle becomes one ellipsis."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 3
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def sentence(text: str) -> str:
+    """A phrase as a sentence of its own: a capital first letter and a mark at the end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Fixed point with a true minus sign; an en dash stands for a missing value."""
+    if value is None:
+        return "–"
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A measure of any magnitude, to ``digits`` significant digits."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if -4 <= exponent < 6:
+        return number(value, max(0, digits - 1 - exponent))
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    return f"{mantissa}e{int(power)}".replace("-", "−")
+
+
+def percent(rate: float | None, digits: int = 1) -> str:
+    """A rate as a percentage; an en dash stands for a missing value."""
+    return "–" if rate is None else f"{number(100 * rate, digits)}%"
+
+
+def level(rate: float) -> str:
+    """A confidence level, without needless zeros: ``95%``, ``97.5%``."""
+    return f"{100 * rate:.6g}%"
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands separated."""
+    return "–" if value is None else f"{value:,}"
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals, or a bound below them."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else number(value, 3)
+
+
+def interval(estimate: Interval | None, digits: int = 2) -> str:
+    """``0.12 [−0.05, 0.31]``; an end that the data do not bound is infinite."""
+    if estimate is None:
+        return "–"
+    return f"{number(estimate.estimate, digits)} {bounds(estimate, digits)}"
+
+
+def bounds(estimate: Interval, digits: int = 2) -> str:
+    """``[−0.05, 0.31]``."""
+    low = "−∞" if estimate.low is None else number(estimate.low, digits)
+    high = "∞" if estimate.high is None else number(estimate.high, digits)
+    return f"[{low}, {high}]"
+
+
+def moment(iso: str) -> str:
+    """An ISO 8601 time as ``3 May 2026, 14:05 UTC``; what is not one stays as it is."""
+    try:
+        when = datetime.fromisoformat(iso.replace("Z", "+00:00"))
+    except ValueError:
+        return iso
+    if when.tzinfo is not None:
+        when = when.astimezone(timezone.utc)
+    return f"{when.day} {_MONTHS[when.month - 1]} {when.year}, {when:%H:%M} UTC"
+
+
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+
+
+def size(n_bytes: int) -> str:
+    """A file size in binary units."""
+    amount, unit = float(n_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Wall time, to a precision that its size deserves."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
