@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from unaudit.errors import InputError
 from unaudit.registry import did_you_mean
-from unaudit.report.text import clean, shorten
+from unaudit.text import plain
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,13 +50,13 @@ def read_values(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read or is not TOML.
     """
-    name = printable(str(path))
+    name = plain(path, 200)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{name}: {error.strerror or error}; check --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{name}: not valid TOML: {printable(str(error))}") from None
+        raise InputError(f"{name}: not valid TOML: {plain(error, 200)}") from None
     return anchor_paths(values, path.parent)
 
 
@@ -124,11 +124,11 @@ def first_complaint(error: ValidationError, plan: type[BaseModel]) -> str:
     """One line on the first thing that is wrong; unknown keys first, they explain the rest."""
     found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return printable(f"{_complaint(found[0], plan)}{more}", longest=400)
+    return plain(f"{_complaint(found[0], plan)}{more}", limit=400)
 
 
 def _complaint(found: ErrorDetails, plan: type[BaseModel]) -> str:
-    where = ".".join(printable(str(part)) for part in found["loc"])
+    where = ".".join(plain(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
         return f"unknown key '{where}'{_nearest_key([str(part) for part in found['loc']], plan)}"
     if where == "schema_version":
@@ -139,9 +139,7 @@ def _complaint(found: ErrorDetails, plan: type[BaseModel]) -> str:
     if found["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where}: must be a section, [{where}], with keys of its own"
     message = found["msg"].replace("valid tuple", "list").replace("Tuple", "list")
-    return (
-        f"{where}: {message[:1].lower()}{message[1:]} (got {printable(repr(found['input']), 60)})"
-    )
+    return f"{where}: {message[:1].lower()}{message[1:]} (got {plain(repr(found['input']), 60)})"
 
 
 def _nearest_key(where: list[str], plan: type[BaseModel]) -> str:
@@ -168,8 +166,3 @@ def known_keys(plan: type[BaseModel]) -> list[str]:
         inner = getattr(section, "model_fields", None)
         keys += [name] if inner is None else [f"{name}.{key}" for key in inner]
     return keys
-
-
-def printable(text: str, longest: int = 200) -> str:
-    """One line without control characters: the text comes from a file or a command line."""
-    return shorten(clean(text), longest)

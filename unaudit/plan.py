@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from unaudit.config import first_complaint, merge, printable, read_values, same_file
+from unaudit.config import first_complaint, merge, read_values, same_file
 from unaudit.errors import UsageError
 from unaudit.evidence import Access, Scenario
+from unaudit.text import plain
 
 SCHEMA_VERSION: Literal[1] = 1
 CONFIG_NAME = "unaudit.toml"
@@ -222,7 +223,7 @@ class AuditPlan(Section):
             UsageError: unknown keys, wrong types or values, contradictions.
         """
         values = read_values(path)
-        name = printable(str(path))
+        name = plain(path, 200)
         plan = cls.build(values, source=name)
         if not overrides:
             return plan

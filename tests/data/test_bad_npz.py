@@ -33,7 +33,7 @@ class Touch:
 @pytest.mark.parametrize(
     ("arrays", "complaint"),
     [
-        ({"x": X}, "called label or labels or y (found: x); set data.label_column"),
+        ({"x": X}, "called label or labels or y (found: 'x'); set data.label_column"),
         ({"y": Y}, "set data.input_column"),
         ({"x": X, "data": X, "y": Y}, "both 'x' and 'data' exist; set data.input_column"),
         ({"x": X, "y": Y, "label": Y}, "both 'label' and 'y' exist; set data.label_column"),

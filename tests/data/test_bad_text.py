@@ -29,7 +29,7 @@ from tests.data.conftest import Opener
         ("a,label\n1,0\n2,-1\n", "label of example 1 is -1"),
         ("a,label,id\n1,0,p\n2,1,p\n", "examples 0 and 1 have the same id 'p'"),
         ("a,label,id\n1,0,p\n2,1,\n", "id of example 1 is missing"),
-        ("5.1,3.5,0\n4.9,3.0,0\n", "called label or labels or y (found: 5.1, 3.5, 0)"),
+        ("5.1,3.5,0\n4.9,3.0,0\n", "called label or labels or y (found: '5.1', '3.5', '0')"),
         ("a,label\n" + "9" * 500 + "z,0\n", "which must hold numbers"),
     ],
 )

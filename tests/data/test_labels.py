@@ -70,7 +70,7 @@ def test_further_data_is_numbered_like_the_training_data() -> None:
     labels, names = named_labels(["dog"], "f", None, ("cat", "dog"))
     assert labels.tolist() == [1]
     assert names == ("cat", "dog")
-    with pytest.raises(InputError, match=r"'cow', no class of the training data \(cat, dog\)"):
+    with pytest.raises(InputError, match=r"'cow', no class of the training data \('cat', 'dog'\)"):
         named_labels(["cow"], "f", None, ("cat", "dog"))
     with pytest.raises(InputError, match="the training data has numbers"):
         named_labels(["cow"], "f", None, ())

@@ -10,38 +10,39 @@ from hypothesis import strategies as st
 
 from unaudit.report import text
 from unaudit.report.record import Interval
+from unaudit.text import MAX_MARKS, clean, shorten, size
 
 from .samples import HOSTILE, hostile
 
 
 @given(st.text(st.characters(codec=None), max_size=200))
 def test_clean_leaves_no_character_that_acts(raw: str) -> None:
-    cleaned = text.clean(raw)
+    cleaned = clean(raw)
     assert not [c for c in cleaned if unicodedata.category(c)[0] == "C"]
     assert "\u2028" not in cleaned
     assert "\u2029" not in cleaned
-    assert text.clean(cleaned) == cleaned
+    assert clean(cleaned) == cleaned
     cleaned.encode("utf-8")
 
 
 @given(st.text("abc äß日本τ−", max_size=100))
 def test_clean_keeps_ordinary_text(raw: str) -> None:
-    assert text.clean(raw) == raw
+    assert clean(raw) == raw
 
 
 def test_clean_drops_bidirectional_overrides_and_escapes() -> None:
-    assert text.clean("a\u202egpj.exe\u2066b\x1b[2Jc\x9bd") == "agpj.exeb[2Jcd"
-    assert text.clean("one\ntwo\r\u2028three\tfour") == "one two  three four"
+    assert clean("a\u202egpj.exe\u2066b\x1b[2Jc\x9bd") == "agpj.exeb[2Jcd"
+    assert clean("one\ntwo\r\u2028three\tfour") == "one two  three four"
 
 
 def test_clean_limits_stacked_marks() -> None:
-    assert text.clean("Z" + "\u0351" * 50) == "Z" + "\u0351" * text.MAX_MARKS
-    assert text.clean("e\u0301a\u0300") == "e\u0301a\u0300"
+    assert clean("Z" + "\u0351" * 50) == "Z" + "\u0351" * MAX_MARKS
+    assert clean("e\u0301a\u0300") == "e\u0301a\u0300"
 
 
 @given(st.text(max_size=300), st.integers(2, 100))
 def test_shorten_keeps_both_ends_within_the_length(raw: str, length: int) -> None:
-    short = text.shorten(raw, length)
+    short = shorten(raw, length)
     assert len(short) <= length
     assert short == raw or (len(short) == length and short[0] == raw[0] and "…" in short)
 
@@ -100,8 +101,8 @@ def test_small_forms() -> None:
     assert text.level(0.975) == "97.5%"
     assert text.p_value(0.0004) == "< 0.001"
     assert text.p_value(0.25) == "0.250"
-    assert text.size(336_912) == "329.0 KiB"
-    assert text.size(12) == "12 B"
+    assert size(336_912) == "329.0 KiB"
+    assert size(12) == "12 B"
     assert text.duration(0.41) == "410 ms"
     assert text.duration(5.75) == "5.8 s"
     assert text.duration(600) == "10 min"

@@ -20,11 +20,11 @@ from unaudit.data import (  # noqa: F401 - each registers its format
 )
 from unaudit.data.dataset import Dataset
 from unaudit.data.ids import locate, read_ids
-from unaudit.data.messages import plain
 from unaudit.data.source import FORMATS, Format, Reading, Source
 from unaudit.engine.store import Store
 from unaudit.errors import InputError
 from unaudit.plan import DataSection, PreprocessSection
+from unaudit.text import plain
 
 __all__ = ["FORMATS", "Dataset", "Format", "locate", "open_dataset", "read_ids"]
 

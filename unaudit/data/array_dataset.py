@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from unaudit.data.fingerprint import fingerprints_of
 from unaudit.data.images import BadExampleError
-from unaudit.data.messages import plain
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import Rows
 from unaudit.data.source import Source
@@ -18,6 +17,7 @@ from unaudit.data.streaming import CHUNK_BYTES, Index, StreamedDataset
 from unaudit.engine.store import Store
 from unaudit.errors import UsageError
 from unaudit.evidence import IntArray
+from unaudit.text import plain
 
 
 class ArrayDataset(StreamedDataset):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unaudit.data.messages import plain, quote
+from unaudit.text import plain, quote
 
 
 class BadRowError(Exception):

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unaudit.data.dataset import Dataset
-from unaudit.data.messages import plain, quote
 from unaudit.errors import InputError, UsageError
 from unaudit.evidence import IntArray
+from unaudit.text import plain, quote
 
 MAX_ID_CHARACTERS = 1024
 MAX_LINE_BYTES = 4 * MAX_ID_CHARACTERS + 64

@@ -11,7 +11,6 @@ from PIL import Image
 
 from unaudit.data.fingerprint import fingerprints_of
 from unaudit.data.images import BadExampleError, decode, stack
-from unaudit.data.messages import plain
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.read_ahead import available_cores
 from unaudit.data.source import Source
@@ -19,6 +18,7 @@ from unaudit.data.streaming import CHUNK_BYTES, Index, StreamedDataset
 from unaudit.engine.store import Store
 from unaudit.errors import UsageError
 from unaudit.evidence import IntArray
+from unaudit.text import plain
 
 MOST_PER_TASK = 64
 THREADED_PIXELS = 128 * 128

@@ -16,11 +16,11 @@ from unaudit.data.ids import as_ids
 from unaudit.data.image_dataset import ImageDataset
 from unaudit.data.images import FORMAT_NAMES, image_class
 from unaudit.data.labels import named_labels
-from unaudit.data.messages import quote
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.source import FORMATS, Format, Reading, Source, sha256_of
 from unaudit.data.streaming import Index
 from unaudit.evidence import IntArray
+from unaudit.text import quote
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
 """Files that operating systems leave in folders of pictures."""

@@ -18,7 +18,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from unaudit.data.messages import plain
+from unaudit.text import plain
 
 MAX_PIXELS = 1 << 26
 """Refuse larger images before decoding: 67 megapixels, 200 MB of RGB."""

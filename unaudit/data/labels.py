@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from unaudit.data.messages import listed, plain, quote
 from unaudit.errors import InputError
 from unaudit.evidence import IntArray
+from unaudit.text import listed, plain, quote
 
 _Complain: TypeAlias = Callable[[int, str], InputError]
 
@@ -65,7 +65,7 @@ def named_labels(
     index = {name: label for label, name in enumerate(known)}
     for row, name in enumerate(names):
         if name not in index:
-            what = f"no class of the training data ({listed(list(known))})"
+            what = f"no class of the training data ({listed(list(known), 8)})"
             if not known:
                 what = "a name, but the training data has numbers; use the same labels in both"
             raise _complainer(shown, ids)(row, f"is {quote(name)}, {what}")

@@ -22,7 +22,6 @@ from unaudit.data.array_dataset import ArrayDataset
 from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_ids
 from unaudit.data.labels import as_labels
-from unaudit.data.messages import plain, quote
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import FileRows, Rows, rows_of
 from unaudit.data.source import (
@@ -39,6 +38,7 @@ from unaudit.data.source import (
 )
 from unaudit.data.streaming import Index
 from unaudit.engine.store import content_key
+from unaudit.text import plain, quote
 
 BOMB_BYTES = 1 << 30
 BOMB_RATIO = 100

@@ -37,7 +37,6 @@ from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_ids
 from unaudit.data.image_dataset import ImageDataset
 from unaudit.data.labels import as_labels
-from unaudit.data.messages import plain, quote
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.source import (
     FORMATS,
@@ -54,6 +53,7 @@ from unaudit.data.streaming import Index
 from unaudit.engine.store import content_key
 from unaudit.evidence import IntArray
 from unaudit.plan import DataSection
+from unaudit.text import plain, quote
 
 GROUPS_KEPT = 2
 """Rows mostly ascend, so a batch needs one row group or two neighbors."""

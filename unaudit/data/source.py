@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unaudit.data.dataset import Dataset
-from unaudit.data.messages import listed, plain
 from unaudit.engine.store import Store
 from unaudit.errors import InputError, UsageError
 from unaudit.plan import DataSection, PreprocessSection
 from unaudit.registry import Registry, did_you_mean
+from unaudit.text import listed, plain
 
 HEAD_BYTES = 512
 CHUNK_BYTES = 1 << 20
@@ -156,7 +156,7 @@ def need_column(
     if found is None:
         raise UsageError(
             f"{plain(source.spec, 400)}: no column or array called "
-            f"{' or '.join(defaults)} (found: {listed(columns) or 'none'}); set data.{option}"
+            f"{' or '.join(defaults)} (found: {listed(columns, 8) or 'none'}); set data.{option}"
         )
     return found
 

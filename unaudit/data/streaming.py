@@ -17,13 +17,13 @@ import torch
 
 from unaudit.data.dataset import Dataset
 from unaudit.data.fingerprint import SIZE
-from unaudit.data.messages import quote
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.read_ahead import read_ahead
 from unaudit.data.source import Source
 from unaudit.engine.store import Store, content_key
 from unaudit.errors import InputError
 from unaudit.evidence import IntArray
+from unaudit.text import quote
 
 T = TypeVar("T")
 

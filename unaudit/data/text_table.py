@@ -24,7 +24,6 @@ from unaudit.data.arrow import BadRowError, parse_numbers, reason_of
 from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_ids
 from unaudit.data.labels import as_labels
-from unaudit.data.messages import plain, quote
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import rows_of
 from unaudit.data.source import (
@@ -40,6 +39,7 @@ from unaudit.data.source import (
 )
 from unaudit.data.streaming import Index
 from unaudit.engine.store import content_key
+from unaudit.text import plain, quote
 
 BLOCK_BYTES = 16 << 20
 """Longest line, and how much text is parsed at a time."""

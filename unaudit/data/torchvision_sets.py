@@ -21,7 +21,6 @@ from unaudit.data.array_dataset import ArrayDataset
 from unaudit.data.dataset import Dataset
 from unaudit.data.image_folder import open_image_folder
 from unaudit.data.labels import as_labels
-from unaudit.data.messages import plain, quote
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import MemoryRows
 from unaudit.data.source import FORMATS, Format, Reading, Source
@@ -29,6 +28,7 @@ from unaudit.data.streaming import Index
 from unaudit.engine.store import content_key
 from unaudit.errors import UsageError
 from unaudit.registry import did_you_mean
+from unaudit.text import plain, quote
 
 CIFAR = ("CIFAR10", "CIFAR100")
 MNIST = ("MNIST", "FashionMNIST", "KMNIST")

@@ -26,8 +26,8 @@ from unaudit.errors import InputError, UnauditError, UnsafeModelError, UsageErro
 from unaudit.loading.model import Trust
 from unaudit.loading.networks import mlp, resnet
 from unaudit.loading.torchvision_shim import import_torchvision
-from unaudit.loading.wording import shown
 from unaudit.registry import Registry, did_you_mean
+from unaudit.text import plain
 
 Argument: TypeAlias = bool | int | float | str
 
@@ -87,7 +87,7 @@ def parse_architecture(text: str) -> ArchitectureSpec:
     prefix, colon, name = head.partition(":")
     if not colon or not prefix or not name:
         raise UsageError(
-            f"--arch '{shown(text)}' has no prefix or no name; for example {_EXAMPLES}"
+            f"--arch '{plain(text)}' has no prefix or no name; for example {_EXAMPLES}"
         )
     if prefix not in ARCHITECTURES:
         ARCHITECTURES.load_entry_points()
@@ -99,10 +99,10 @@ def parse_architecture(text: str) -> ArchitectureSpec:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise UsageError(
-                f"--arch '{shown(text)}': '{shown(pair)}' is not of the form key=value"
+                f"--arch '{plain(text)}': '{plain(pair)}' is not of the form key=value"
             )
         if key in arguments:
-            raise UsageError(f"--arch '{shown(text)}': {key} is given twice")
+            raise UsageError(f"--arch '{plain(text)}': {key} is given twice")
         arguments[key] = _typed(value)
     return ArchitectureSpec(prefix, name, arguments)
 
@@ -138,7 +138,7 @@ def _spelled(value: Argument) -> str:
 def build_own(name: str, arguments: Mapping[str, Argument], trust: Trust | None) -> Built:
     """The networks of :mod:`unaudit.loading.networks`."""
     if name not in _OWN:
-        raise UsageError(f"unknown architecture 'unaudit:{shown(name)}'{did_you_mean(name, _OWN)}")
+        raise UsageError(f"unknown architecture 'unaudit:{plain(name)}'{did_you_mean(name, _OWN)}")
     return Built(_OWN[name](arguments))
 
 
@@ -148,7 +148,7 @@ def _build_mlp(arguments: Mapping[str, Argument]) -> nn.Module:
     widths = [int(width) if width.isdecimal() else 0 for width in text.split("-")]
     if len(widths) < 2 or not all(0 < width <= MAX_WIDTH for width in widths):
         raise UsageError(
-            f"unaudit:mlp: widths '{shown(text)}' are not two or more positive numbers; "
+            f"unaudit:mlp: widths '{plain(text)}' are not two or more positive numbers; "
             "for example widths=64-128-128-10"
         )
     return mlp(widths)
@@ -189,7 +189,7 @@ def build_torchvision(name: str, arguments: Mapping[str, Argument], trust: Trust
     known = models.list_models(module=models)
     if name not in known:
         raise UsageError(
-            f"unknown architecture 'torchvision:{shown(name)}'{_near(name, known) or ''}"
+            f"unknown architecture 'torchvision:{plain(name)}'{_near(name, known) or ''}"
         )
     for key in arguments:
         if key in _PRETRAINED:
@@ -231,7 +231,7 @@ def _misbuilt(
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return shown(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__, 160)
+    return plain(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__, 160)
 
 
 @ARCHITECTURES.register("py")
@@ -239,7 +239,7 @@ def build_trusted(name: str, arguments: Mapping[str, Argument], trust: Trust | N
     """``py:package.module:factory``: calls Python code that came with the model."""
     module_name, colon, factory_name = name.partition(":")
     if not colon or not _is_dotted(module_name) or not factory_name.isidentifier():
-        raise UsageError(f"--arch py:{shown(name)}: give it as py:package.module:factory")
+        raise UsageError(f"--arch py:{plain(name)}: give it as py:package.module:factory")
     if trust is None:
         raise UnsafeModelError(
             f"--arch py:{name} runs code from '{module_name}'; if you trust that code, add "
@@ -258,9 +258,9 @@ def build_trusted(name: str, arguments: Mapping[str, Argument], trust: Trust | N
         network = _call_trusted(f"py:{name}", lambda: factory(**arguments))
     if not isinstance(network, nn.Module):
         raise UsageError(
-            f"--arch py:{name} returned {shown(type(network).__name__)}, not a torch.nn.Module"
+            f"--arch py:{name} returned {plain(type(network).__name__)}, not a torch.nn.Module"
         )
-    reason = f"trusted: {shown(trust.reason, 300)}" if trust.reason else "no reason was given"
+    reason = f"trusted: {plain(trust.reason, 300)}" if trust.reason else "no reason was given"
     note = f"ran code of '{module_name}' (source sha256 {sha256}; its imports not hashed); {reason}"
     return Built(network, sha256, (note,))
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from unaudit.errors import InputError, UnsafeModelError
 from unaudit.loading.limits import Limits
-from unaudit.loading.wording import shown
+from unaudit.text import plain
 
 LOCAL_HEADER = b"PK\x03\x04"
 END = b"PK\x05\x06"
@@ -76,7 +76,7 @@ def require_stored(members: Iterable[zipfile.ZipInfo]) -> None:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
             raise UnsafeModelError(
-                f"its zip member '{shown(member.filename)}' is compressed and could inflate "
+                f"its zip member '{plain(member.filename)}' is compressed and could inflate "
                 "without bound; save it with torch.save or as safetensors"
             )
 
@@ -137,17 +137,17 @@ def _check_names(members: Iterable[zipfile.ZipInfo]) -> None:
             or any(part in ("", ".", "..") for part in parts)
         ):
             raise UnsafeModelError(
-                f"its zip member '{shown(name)}' has a name that could leave its folder; "
+                f"its zip member '{plain(name)}' has a name that could leave its folder; "
                 "save it with torch.save"
             )
         if name.casefold() in seen:
-            raise UnsafeModelError(f"holds '{shown(name)}' twice; save it again")
+            raise UnsafeModelError(f"holds '{plain(name)}' twice; save it again")
         seen.add(name.casefold())
         mode = member.external_attr >> 16
         if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-            raise UnsafeModelError(f"its zip member '{shown(name)}' is a link; save it again")
+            raise UnsafeModelError(f"its zip member '{plain(name)}' is a link; save it again")
         if member.flag_bits & _ENCRYPTED:
-            raise InputError(f"its zip member '{shown(name)}' is encrypted; save it in the clear")
+            raise InputError(f"its zip member '{plain(name)}' is encrypted; save it in the clear")
 
 
 def _check_layout(
@@ -168,7 +168,7 @@ def _check_layout(
             encoding, "replace"
         ):
             raise UnsafeModelError(
-                f"its zip member '{shown(member.filename)}' has two headers; save it again"
+                f"its zip member '{plain(member.filename)}' has two headers; save it again"
             )
         free = member.header_offset + 30 + name_length + extra_length + member.compress_size
     if free > directory.offset:

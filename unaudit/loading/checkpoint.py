@@ -30,7 +30,7 @@ from unaudit.loading.model import Tier
 from unaudit.loading.pickle_scan import Scan, scan
 from unaudit.loading.sniff import Sniffed, sniff
 from unaudit.loading.unwrap import MAX_NAME_LENGTH, Weights, find_weights
-from unaudit.loading.wording import shown
+from unaudit.text import plain
 
 TORCH_FLOOR = (2, 10)
 """Older versions let code through ``weights_only=True`` (CVE-2025-32434, CVE-2026-24747)."""
@@ -107,13 +107,13 @@ def _read_safetensors(path: Path, limits: Limits) -> TensorFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # SafetensorError, or torch on a dtype that it lacks
         raise InputError(
-            f"is not valid safetensors ({shown(str(error))}); download or save it again"
+            f"is not valid safetensors ({plain(str(error))}); download or save it again"
         ) from None
     if not tensors:
         raise InputError("holds no weights; save a state dict")
     metadata = header.get("__metadata__")
     extra = sorted(set(metadata) - {"format"}) if isinstance(metadata, dict) else []
-    ignored = tuple(f"metadata {shown(key)}" for key in extra[:MAX_LISTED])
+    ignored = tuple(f"metadata {plain(key)}" for key in extra[:MAX_LISTED])
     return TensorFile("safetensors", "T0", tensors, ignored=ignored)
 
 
@@ -186,7 +186,7 @@ def _read_torch(path: Path, sniffed: Sniffed, limits: Limits) -> TensorFile:
         tensors,
         weights.claimed_class,
         _ignored(weights, inert),
-        tuple(f"weights found under '{shown('.'.join(weights.path))}'" for _ in weights.path[:1]),
+        tuple(f"weights found under '{plain('.'.join(weights.path))}'" for _ in weights.path[:1]),
     )
 
 
@@ -211,7 +211,7 @@ def _load_weights_only(path: Path) -> Any:
     except Exception as error:  # zip, pickle or tensor trouble, all in the file
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"torch refuses it ({shown(first[0])}); download or save it again"
+            f"torch refuses it ({plain(first[0])}); download or save it again"
         ) from None
 
 
@@ -220,7 +220,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
         return archive.read(name)
     except Exception:  # checksum or header trouble
         raise InputError(
-            f"its zip member '{shown(name)}' is damaged; download or save it again"
+            f"its zip member '{plain(name)}' is damaged; download or save it again"
         ) from None
 
 
@@ -263,4 +263,4 @@ def _ignored(weights: Weights, inert: InertResult) -> tuple[str, ...]:
     objects = [f"{name} ×{count}" if count else name for name, count in counts.items()]
     found = [*weights.left_out, *objects]
     more = (f"{len(found) - MAX_LISTED} more",) if len(found) > MAX_LISTED else ()
-    return (*map(shown, found[:MAX_LISTED]), *more)
+    return (*(plain(name, 80) for name in found[:MAX_LISTED]), *more)

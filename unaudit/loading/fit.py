@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from unaudit.errors import InputError
-from unaudit.loading.wording import listed, shown
+from unaudit.text import listed, plain
 
 PREFIXES = ("module.", "model.", "_orig_mod.")
 """Added by DataParallel, by training wrappers and by torch.compile."""
@@ -46,7 +46,7 @@ def fit(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Fitted:
             converted, strict=False
         )  # strictness was checked above, tied keys too
     except Exception as error:  # hooks of a network may object in any way
-        raise InputError(f"does not load: {shown(str(error), 160)}; {_CHECK}") from None
+        raise InputError(f"does not load: {plain(str(error), 160)}; {_CHECK}") from None
     notes = [f"prefix '{prefix}' removed from its keys"] if prefix else []
     kinds = {
         str(t.dtype).removeprefix("torch.") for k, t in named.items() if _widened(t, wanted[k])
@@ -124,7 +124,7 @@ def _check_keys(wanted: Mapping[str, torch.Tensor], named: Mapping[str, torch.Te
         faults.append(f"{len(unexpected)} unexpected ({listed(unexpected)})")
     if shaped:
         key, (has, needs) = next(iter(shaped.items()))
-        first = f"'{shown(key)}' is {shown(str(has))}, --arch needs {needs}"
+        first = f"'{plain(key)}' is {plain(str(has))}, --arch needs {needs}"
         more = f" and {len(shaped) - 1} more" if len(shaped) > 1 else ""
         faults.append(f"{len(shaped)} of another shape ({first}{more})")
     if faults:
@@ -158,24 +158,24 @@ def _convert(key: str, tensor: torch.Tensor, target: torch.Tensor) -> torch.Tens
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise InputError(
-            f"its weight '{shown(key)}' is sparse or quantized; save dense float weights"
+            f"its weight '{plain(key)}' is sparse or quantized; save dense float weights"
         )
     if target.is_complex() != tensor.is_complex():
         raise InputError(
-            f"its weight '{shown(key)}' is {kind}, --arch needs {target.dtype}; {_CHECK}"
+            f"its weight '{plain(key)}' is {kind}, --arch needs {target.dtype}; {_CHECK}"
         )
     if target.is_floating_point() and not tensor.is_floating_point():
         raise InputError(
-            f"its weight '{shown(key)}' is {kind} (quantized?); save the float weights instead"
+            f"its weight '{plain(key)}' is {kind} (quantized?); save the float weights instead"
         )
     try:
         converted = tensor.to(target.dtype)
         lossless = target.is_floating_point() or bool((converted.to(tensor.dtype) == tensor).all())
     except RuntimeError:  # packed dtypes that torch cannot convert
-        raise InputError(f"its weight '{shown(key)}' is {kind}; save it as float32") from None
+        raise InputError(f"its weight '{plain(key)}' is {kind}; save it as float32") from None
     if not lossless:
         raise InputError(
-            f"its buffer '{shown(key)}' holds {kind} where whole numbers belong; {_CHECK}"
+            f"its buffer '{plain(key)}' holds {kind} where whole numbers belong; {_CHECK}"
         )
     return converted
 
@@ -186,7 +186,7 @@ def _check_tied(wanted: Mapping[str, torch.Tensor], named: Mapping[str, torch.Te
         other = first.setdefault(id(wanted[key]), key)
         if other != key and not torch.equal(named[other], tensor):
             raise InputError(
-                f"'{shown(other)}' and '{shown(key)}' are one weight in --arch but differ; {_CHECK}"
+                f"'{plain(other)}' and '{plain(key)}' are one weight in --arch but differ; {_CHECK}"
             )
 
 
@@ -197,6 +197,6 @@ def _check_finite(named: Mapping[str, torch.Tensor]) -> None:
         bad = int(tensor.numel() - torch.isfinite(tensor).sum())
         if bad:
             raise InputError(
-                f"its weight '{shown(key)}' holds {bad:,} NaN or infinite numbers; "
+                f"its weight '{plain(key)}' holds {bad:,} NaN or infinite numbers; "
                 "a diverged model cannot be audited"
             )

@@ -26,7 +26,7 @@ from unaudit.errors import InputError, UnauditError, UnsafeModelError
 from unaudit.loading.denied import canonical
 from unaudit.loading.limits import Limits
 from unaudit.loading.pickle_scan import DAMAGED
-from unaudit.loading.wording import shown
+from unaudit.text import plain
 
 _STORAGE_DTYPES: Mapping[str, torch.dtype] = {
     "BFloat16Storage": torch.bfloat16,
@@ -199,16 +199,16 @@ class _InertUnpickler(pickle.Unpickler):
         kind, key, numel = pid[1], pid[2], pid[4]
         if isinstance(kind, type) and issubclass(kind, Opaque):
             raise InputError(
-                f"holds a tensor of the unknown type '{shown(kind.qualified)}' (quantized?); "
+                f"holds a tensor of the unknown type '{plain(kind.qualified)}' (quantized?); "
                 "save float weights"
             )
         if type(kind) is not _StorageKind or type(key) is not str or type(numel) is not int:
             raise InputError(DAMAGED)
         if key not in self._storages:
-            raise InputError(f"lacks its storage '{shown(key)}'; download or save it again")
+            raise InputError(f"lacks its storage '{plain(key)}'; download or save it again")
         if not 0 <= numel * kind.dtype.itemsize <= self._storages[key]:
             raise UnsafeModelError(
-                f"its storage '{shown(key)}' claims {numel:,} numbers but has "
+                f"its storage '{plain(key)}' claims {numel:,} numbers but has "
                 f"{self._storages[key]:,} bytes; save it again"
             )
         return LazyStorage(key, kind.dtype, numel)
@@ -266,7 +266,7 @@ class _InertUnpickler(pickle.Unpickler):
         repeats = any(n > 1 and step == 0 for n, step in zip(size, stride, strict=True))
         if numel and (last >= available or numel > available or repeats):
             raise UnsafeModelError(
-                f"holds a tensor of shape {shown(str(size))} that its storage of {available:,} "
+                f"holds a tensor of shape {plain(str(size))} that its storage of {available:,} "
                 "numbers cannot fill; save contiguous tensors"
             )
         return LazyTensor(storage, dtype, offset, size, stride)

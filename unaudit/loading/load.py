@@ -14,7 +14,8 @@ from unaudit.loading.model import LoadedModel, Model, Provenance, Trust
 from unaudit.loading.private_copy import PrivateCopy, private_copy
 from unaudit.loading.recorded import load_recorded
 from unaudit.loading.sniff import refuse_directory
-from unaudit.loading.wording import naming, shown
+from unaudit.loading.wording import naming
+from unaudit.text import plain
 
 DEFAULT_LIMITS = Limits()
 OUTPUTS = "outputs:"
@@ -37,7 +38,7 @@ def load_model(
     """
     if spec.startswith(OUTPUTS):
         return load_recorded(Path(spec.removeprefix(OUTPUTS)), limits)
-    path, label = Path(spec), shown(spec, 300)
+    path, label = Path(spec), plain(spec, 300)
     architecture = None if arch is None else parse_architecture(arch)
     with ExitStack() as until_loaded:
         with naming(label):
@@ -64,17 +65,17 @@ def _provenance(
     fitted: Fitted,
 ) -> Provenance:
     claim = (
-        (f"pickled as {shown(file.claimed_class)}; no line of it was run",)
+        (f"pickled as {plain(file.claimed_class)}; no line of it was run",)
         if file.claimed_class
         else ()
     )
     return Provenance(
-        name=shown(path.name),
+        name=plain(path.name),
         sha256=copy.sha256,
         size_bytes=copy.size_bytes,
         format=file.format,
         tier=file.tier if built.code_sha256 is None else "T2",
-        arch=shown(arch, 300),
+        arch=plain(arch, 300),
         parameters=fitted.parameters,
         ignored=file.ignored,
         notes=(*file.notes, *claim, *fitted.notes, *built.notes),
@@ -89,4 +90,4 @@ def _needs_architecture(file: TensorFile) -> UsageError:
         )
     known = file.claimed_class.startswith("torchvision.models.")
     example = "torchvision:… (the constructor's name)" if known else "py:package.module:factory"
-    return UsageError(f"the file says {shown(file.claimed_class)}; add --arch {example}")
+    return UsageError(f"the file says {plain(file.claimed_class)}; add --arch {example}")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from unaudit.errors import InputError, UnsafeModelError
 from unaudit.loading.denied import canonical, is_denied
 from unaudit.loading.limits import Limits
-from unaudit.loading.wording import shown
+from unaudit.text import plain
 
 MAX_INTEGER_BITS = 4096
 MAX_TUPLE_WEIGHT = 1 << 16
@@ -239,7 +239,7 @@ class _Machine:
     def _mention(self, module: str, name: str) -> None:
         if is_denied(module, name):
             raise UnsafeModelError(
-                f"names '{shown(canonical(module, name))}', which no honest checkpoint needs; "
+                f"names '{plain(canonical(module, name))}', which no honest checkpoint needs; "
                 "do not open it elsewhere, and ask for safetensors"
             )
         self.mentions.add((module, name))

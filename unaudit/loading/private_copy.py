@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from unaudit.errors import InputError, UnsafeModelError
 from unaudit.loading.limits import Limits
-from unaudit.report.text import size
+from unaudit.text import size
 
 BLOCK_BYTES = 1 << 20
 

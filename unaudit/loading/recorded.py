@@ -18,9 +18,9 @@ from unaudit.loading.limits import Limits
 from unaudit.loading.model import Provenance, RecordedModel, RecordedSplit
 from unaudit.loading.private_copy import private_copy
 from unaudit.loading.sniff import sniff
-from unaudit.loading.wording import listed, naming, shown
+from unaudit.loading.wording import naming
 from unaudit.registry import did_you_mean
-from unaudit.report.text import size
+from unaudit.text import listed, plain, size
 
 SPLITS = ("train", "forget", "retain", "unseen", "validation")
 _ARRAYS = tuple(f"{split}_{part}" for split in SPLITS for part in ("logits", "labels", "ids"))
@@ -39,14 +39,14 @@ def load_recorded(path: Path, limits: Limits) -> RecordedModel:
         InputError: arrays are missing, unknown, of another shape or type, or not finite.
         UnsafeModelError: the file would inflate beyond all measure.
     """
-    with naming(shown(f"outputs:{path}", 300)), private_copy(path, limits) as copy:
+    with naming(plain(f"outputs:{path}", 300)), private_copy(path, limits) as copy:
         sniffed = sniff(copy.path, limits)
         if sniffed.kind != "npz":
             raise InputError("is no npz file; write it with numpy.savez")
         arrays = _read_arrays(copy.path, sniffed.members, copy.size_bytes, limits)
         splits = _splits(arrays)
         provenance = Provenance(
-            shown(path.name), copy.sha256, copy.size_bytes, "recorded outputs", "T0"
+            plain(path.name), copy.sha256, copy.size_bytes, "recorded outputs", "T0"
         )
         return RecordedModel(splits, provenance, _digest(splits))
 
@@ -63,7 +63,7 @@ def _read_arrays(
     if unknown:
         near = did_you_mean(unknown[0], _ARRAYS)
         hint = near if near.startswith(" (did") else "; arrays are named like unseen_logits"
-        raise InputError(f"unknown array '{shown(unknown[0])}'{hint}")
+        raise InputError(f"unknown array '{plain(unknown[0])}'{hint}")
     with zipfile.ZipFile(path) as archive:
         return {name: _read_array(archive, members[f"{name}.npy"], name) for name in names}
 
@@ -188,7 +188,7 @@ def _ids(name: str, array: _Array) -> tuple[str, ...]:
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = next(key for key in ids if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise InputError(f"'{name}' repeats '{shown(twice)}'; ids must be unique within a split")
+        raise InputError(f"'{name}' repeats '{plain(twice)}'; ids must be unique within a split")
     return ids
 
 

@@ -15,7 +15,7 @@ import torch
 from unaudit.errors import InputError, UnsafeModelError
 from unaudit.loading.inert import LazyTensor, Opaque
 from unaudit.loading.limits import Limits
-from unaudit.loading.wording import listed, shown
+from unaudit.text import listed, plain
 
 Leaf: TypeAlias = "torch.Tensor | LazyTensor"
 
@@ -174,7 +174,7 @@ def _refuse_foreign_tensors(state: Mapping[Any, Any]) -> None:
     for name, value in state.items():
         if isinstance(value, Opaque) and value.qualified.startswith("torch._utils._rebuild"):
             raise InputError(
-                f"its weight '{shown(str(name))}' is sparse, quantized or of a special kind; "
+                f"its weight '{plain(str(name))}' is sparse, quantized or of a special kind; "
                 "save dense float weights"
             )
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from unaudit.report.record import ClassAccuracy, Histogram, Record, Roc
 from unaudit.report.svg import Drawing, Figure, Scale, ticks
-from unaudit.report.text import count, interval, level, number, percent, shorten, significant
+from unaudit.report.text import count, interval, level, number, percent, significant
+from unaudit.text import shorten
 
 WIDTH = 350.0
 LEFT, RIGHT = 42.0, 334.0

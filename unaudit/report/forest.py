@@ -13,8 +13,9 @@ from statistics import fmean
 from unaudit.evidence import FAMILIES
 from unaudit.report.record import Finding, Interval, ProbeControl, Record
 from unaudit.report.svg import Drawing, Figure, Scale, fixed, ticks
-from unaudit.report.text import interval, number, shorten
+from unaudit.report.text import interval, number
 from unaudit.report.wording import FAMILY_TITLES, Reading, reading, unsigned_probes
+from unaudit.text import shorten
 
 LEAST, MOST = -1.25, 2.0
 """The axis never reaches further; what lies beyond ends in an arrow head."""

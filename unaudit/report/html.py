@@ -21,6 +21,7 @@ from unaudit.report import text, wording
 from unaudit.report.figures import draw
 from unaudit.report.forest import by_severity
 from unaudit.report.record import PlannedProbe, Record
+from unaudit.text import shorten, size
 
 TEMPLATES = "report_templates"
 FONTS = (
@@ -87,9 +88,9 @@ def _environment() -> Environment:
         text.p_value,
         text.interval,
         text.moment,
-        text.size,
+        size,
         text.duration,
-        text.shorten,
+        shorten,
         text.sentence,
     ):
         environment.filters[show.__name__] = show
@@ -155,11 +156,11 @@ def _context(record: Record) -> dict[str, Any]:
             {point.fpr for roc in record.calibration.rocs for point in roc.points}, reverse=True
         ),
         "extras": [
-            (finding.title, list(_flat(finding.detail)))
+            (finding.title, [(key, _brief(value)) for key, value in _flat(finding.detail)])
             for finding in record.findings
             if finding.detail
         ],
-        "config": list(_flat(record.plan.config)),
+        "config": [(key, _json(value)) for key, value in _flat(record.plan.config)],
     }
 
 
@@ -218,11 +219,24 @@ def _utility(record: Record) -> list[UtilityRow]:
     return [row for row in rows if row.subject is not None]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and JSON values."""
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and what they hold."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{name}.")
         else:
-            yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield name, value
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _brief(value: Any) -> str:
+    """A value as a table shows it; every digit of it is in the record."""
+    if isinstance(value, float):
+        return text.significant(value, 4)
+    if isinstance(value, (list, tuple)) and all(isinstance(item, float) for item in value):
+        return f"[{', '.join(text.significant(item, 3) for item in value)}]"
+    return _json(value)

@@ -15,7 +15,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from unaudit.report.text import clean
+from unaudit.text import clean
 
 FONT = "Unaudit Sans,sans-serif"
 

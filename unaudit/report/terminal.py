@@ -10,7 +10,7 @@ from rich.text import Text
 
 from unaudit.report.forest import by_severity
 from unaudit.report.record import Record
-from unaudit.report.text import interval, level, number, p_value, printable, sentence, shorten
+from unaudit.report.text import interval, level, number, p_value, printable, sentence
 from unaudit.report.wording import (
     FAMILY_TITLES,
     OUTCOME_MEANINGS,
@@ -19,6 +19,7 @@ from unaudit.report.wording import (
     reading,
     unsigned_probes,
 )
+from unaudit.text import shorten
 
 OUTCOME_STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
 MARK_STYLES = {"up": "red", "down": "red", "square": "red", "hollow": "dim"}

@@ -8,18 +8,11 @@ neighbors; escaping for HTML and SVG comes on top, in the writers.
 from __future__ import annotations
 
 import math
-import unicodedata
 from datetime import datetime, timezone
 from typing import Any
 
 from unaudit.report.record import Interval, Record
-
-MAX_LENGTH = 2000
-"""Characters; a longer string is cut in the middle."""
-MAX_MARKS = 3
-"""Combining marks in a row; languages need no more, stacks of them overprint other lines."""
-
-_BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029")
+from unaudit.text import clean
 
 
 def printable(record: Record) -> Record:
@@ -35,31 +28,6 @@ def _clean_within(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_clean_within(item) for item in value]
     return value
-
-
-def clean(text: str) -> str:
-    """``text`` on one line, without control, format, bidirectional or unassigned characters."""
-    kept: list[str] = []
-    marks = 0
-    for character in shorten(text, MAX_LENGTH):
-        if character in _BREAKS:
-            kept.append(" ")
-            continue
-        category = unicodedata.category(character)
-        if category[0] == "C":
-            continue
-        marks = marks + 1 if category in ("Mn", "Me") else 0
-        if marks <= MAX_MARKS:
-            kept.append(character)
-    return "".join(kept)
-
-
-def shorten(text: str, length: int) -> str:
-    """At most ``length`` characters; what is cut from the middle becomes one ellipsis."""
-    if len(text) <= length:
-        return text
-    tail = (length - 1) // 3
-    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def sentence(text: str) -> str:
@@ -152,16 +120,6 @@ _MONTHS = (
     "November",
     "December",
 )
-
-
-def size(n_bytes: int) -> str:
-    """A file size in binary units."""
-    amount, unit = float(n_bytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
 
 
 def duration(seconds: float) -> str:
