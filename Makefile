@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-# the runs that the stamps stand for: a change of requirements installs again, a change of code does not
+# stamps: a change of requirements installs again, a change of code does not
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
@@ -17,7 +17,7 @@ demo: $(RUN)  ## Audit models trained on the embedded digits data
 	$(BIN)/unaudit demo --out unaudit-demo
 
 test: $(DEV)  ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 slow: $(DEV)  ## Run the long simulations and the checks on real data
 	$(BIN)/python -m pytest -m slow

@@ -42,6 +42,17 @@ def test_an_entry_is_computed_once(tmp_path: Path) -> None:
     assert (first == 1.0).all()
 
 
+def test_several_arrays_are_kept_all_or_none(tmp_path: Path) -> None:
+    def fail(missing: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        missing["ab12"][:] = 1.0
+        raise RuntimeError
+
+    wanted = dict.fromkeys(("ab12", "cd34"), (SHAPE, np.float32))
+    with pytest.raises(RuntimeError):
+        Store(tmp_path).arrays(wanted, fail)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     store, fill = Store(tmp_path), Counter()
     store.array("ab12", SHAPE, np.float32, fill)

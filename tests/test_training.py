@@ -113,3 +113,12 @@ def test_initialize_resets_normalization() -> None:
 def test_initialize_refuses_what_it_does_not_know() -> None:
     with pytest.raises(InputError, match="Embedding"):
         initialize(nn.Embedding(3, 2), generator())
+
+
+def test_initialize_knows_attention() -> None:
+    layer = nn.MultiheadAttention(8, 2)
+    initialize(layer, generator())
+    assert layer.in_proj_weight.abs().max() <= math.sqrt(6 / (8 + 24))
+    assert torch.equal(layer.in_proj_bias, torch.zeros(24))
+    again = initialize(nn.MultiheadAttention(8, 2), generator()).state_dict()
+    assert all(torch.equal(again[key], value) for key, value in layer.state_dict().items())

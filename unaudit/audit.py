@@ -14,9 +14,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from unaudit.calibration import calibrate
 from unaudit.case import Case, build_case
+from unaudit.engine.answers import AnswerCache
 from unaudit.engine.store import Store
 from unaudit.evidence import PROBES, Access, Family, Probe, ProbeCard, SplitName
 from unaudit.explain import missing_inputs
@@ -51,13 +53,39 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
     access = access_level(plan, case)
     probes, out_of_reach = within_access(probes, access)
     forward = ForwardPass(
-        case, store, batch_size=plan.run.batch_size, device=plan.run.device, progress=clock
+        case,
+        store,
+        batch_size=plan.run.batch_size,
+        device=plan.run.device,
+        progress=clock,
+        record_features=access == "white-box",
     )
     view_of = {candidate.label: forward.view(candidate) for candidate in case.candidates}
+    inside_of = {
+        candidate.label: forward.white_view(candidate)
+        for candidate in case.candidates
+        if access == "white-box" and not candidate.recorded
+    }
     for view in view_of.values():
         for split in _splits_to_run(case):
             view.outputs(split)
-    measurements, missed = measure_all(probes, case, view_of, plan.run.seed, clock)
+    measurements, missed = measure_all(
+        probes,
+        case,
+        view_of,
+        plan.run.seed,
+        clock,
+        inside_of=inside_of,
+        answers=AnswerCache(
+            store,
+            data=case.data_digest,
+            scenario=case.scenario,
+            seed=plan.run.seed,
+            batch_size=plan.run.batch_size,
+            device=forward.device.type,
+            torch=torch.__version__,
+        ),
+    )
     policy = plan.policy
     with clock.stage("calibrating"):
         calibrated = calibrate(

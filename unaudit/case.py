@@ -38,6 +38,11 @@ class Candidate:
     """``subject``, ``original``, ``retrained 1``, …"""
     model: Model
 
+    @property
+    def recorded(self) -> bool:
+        """Known by recorded outputs only: nothing of its inside can be seen."""
+        return isinstance(self.model, RecordedModel)
+
 
 @dataclass(frozen=True, eq=False)
 class Case:

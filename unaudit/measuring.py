@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 
 from unaudit.errors import UnauditError
 from unaudit.evidence import (
-    BlackBoxProbe,
-    ComparativeProbe,
     Evidence,
     Probe,
     ProbeCard,
@@ -25,6 +24,8 @@ from unaudit.views import BlackBox
 
 if TYPE_CHECKING:
     from unaudit.case import Case
+    from unaudit.engine.answers import AnswerCache
+    from unaudit.white_box import WhiteBox
 
 MIN_COMPARED = 3
 """Retrained models that a comparative probe needs. With two, each is as far from the other as the
@@ -74,8 +75,20 @@ def measure_all(
     view_of: Mapping[str, BlackBox],
     seed: int,
     progress: Progress = SILENT,
+    *,
+    inside_of: Mapping[str, WhiteBox] = MappingProxyType({}),
+    answers: AnswerCache | None = None,
 ) -> tuple[list[Measurement], list[Missed]]:
-    """Run ``probes`` on every model; ``view_of`` maps the candidates' labels to their views.
+    """Run ``probes`` on every model.
+
+    Args:
+        probes: in the order of the report.
+        case: what is audited.
+        view_of: what black-box probes are given, by the candidates' labels; shows outputs only.
+        seed: root of every probe's generator.
+        progress: told of every probe.
+        inside_of: what white-box probes are given.
+        answers: where answers of white-box probes are remembered.
 
     A probe's generator is derived from the seed and the probe's parameters, never from the model or
     from its place in the list: models pair up, and adding a probe changes no other number.
@@ -85,7 +98,7 @@ def measure_all(
     with progress.stage("probing", len(probes)) as step:
         for probe in probes:
             try:
-                measured.append(_measure(probe, case, view_of, seed))
+                measured.append(_measure(probe, case, view_of, inside_of, seed, answers))
             except _DeclinedError as stop:
                 missed.append(Missed(probe.card, "skipped", str(stop)))
             except UnauditError:
@@ -103,6 +116,13 @@ def obstacle(card: ProbeCard, case: Case) -> str | None:
         return f"does not apply to the {case.scenario} scenario"
     for split in sorted(card.needs - set(case.splits)):
         return f"needs {split} examples; add --{split}"
+    if card.access == "white-box":
+        for candidate in case.candidates:
+            if candidate.recorded:
+                return (
+                    f"looks inside every model, and {candidate.label} "
+                    f"({candidate.model.provenance.name}) is recorded outputs; hand in its file"
+                )
     if card.comparative and len(case.retrained) < MIN_COMPARED:
         return (
             f"compares with retrained models and needs {MIN_COMPARED} of them, "
@@ -117,23 +137,35 @@ def probe_generator(seed: int, probe: Probe) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
 
 
-def _measure(probe: Probe, case: Case, view_of: Mapping[str, BlackBox], seed: int) -> Measurement:
+def _measure(
+    probe: Probe,
+    case: Case,
+    view_of: Mapping[str, BlackBox],
+    inside_of: Mapping[str, WhiteBox],
+    seed: int,
+    answers: AnswerCache | None,
+) -> Measurement:
     reason = obstacle(probe.card, case)
     if reason is not None:
         raise _DeclinedError(reason)
     references = [candidate.label for candidate in case.retrained]
+    white_box = probe.card.access == "white-box"
+    views: Mapping[str, BlackBox] = inside_of if white_box else view_of
+    digests = {candidate.label: candidate.model.digest for candidate in case.candidates}
+
+    def ask(*labels: str) -> Answer:
+        def compute() -> Evidence:
+            seen = [views[label] for label in labels]
+            return cast(Callable[..., Evidence], probe)(*seen, probe_generator(seed, probe))
+
+        if not white_box or answers is None:
+            return _checked(compute())
+        return _checked(answers.recall(probe, tuple(digests[x] for x in labels), compute))
 
     def read(label: str) -> Reading:
-        view = view_of[label]
-        if probe.card.comparative:
-            compare = cast(ComparativeProbe, probe)
-            others = (view_of[other] for other in references if other != label)
-            runs: Iterable[Callable[[np.random.Generator], Evidence]] = [
-                _bind(compare, view, other) for other in others
-            ]
-        else:
-            runs = [_bind(cast(BlackBoxProbe, probe), view)]
-        return Reading(tuple(_checked(run(probe_generator(seed, probe))) for run in runs))
+        if not probe.card.comparative:
+            return Reading((ask(label),))
+        return Reading(tuple(ask(label, other) for other in references if other != label))
 
     return Measurement(
         probe=probe,
@@ -141,10 +173,6 @@ def _measure(probe: Probe, case: Case, view_of: Mapping[str, BlackBox], seed: in
         original=None if case.original is None else read(case.original.label),
         retrained=tuple(read(label) for label in references),
     )
-
-
-def _bind(probe: Callable[..., Evidence], *views: BlackBox) -> Callable[[Any], Evidence]:
-    return lambda rng: probe(*views, rng)
 
 
 def _checked(evidence: Evidence) -> Answer:

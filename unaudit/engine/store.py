@@ -26,6 +26,10 @@ CODE_VERSION = "1"
 """Raise when a change of code changes what an entry would hold."""
 
 
+DIGEST_SIZE = 16
+"""Bytes of the checksum that goes with every entry."""
+
+
 def content_key(kind: str, **inputs: Any) -> str:
     """Hex digest of a job's kind and of every input that decides its result (JSON values)."""
     text = json.dumps({"kind": kind, "code": CODE_VERSION, "inputs": inputs}, sort_keys=True)
@@ -96,6 +100,30 @@ class Store:
             for key, array in found.items()
         }
 
+    def blob(self, key: str, compute: Callable[[], bytes]) -> bytes:
+        """The bytes under ``key``; ``compute`` gives them if they are missing or damaged.
+
+        Raises:
+            InputError: the store's folder cannot be written.
+        """
+        path = self.root / key[:2] / f"{key}.blob"
+        try:
+            stored = path.read_bytes()
+        except OSError:
+            stored = b""
+        checksum, content = stored[:DIGEST_SIZE], stored[DIGEST_SIZE:]
+        if stored and _short_digest(content) == checksum:
+            return content
+        content = compute()
+        with _private_file(path) as private:
+            private.write_bytes(_short_digest(content) + content)
+            os.replace(private, path)
+        return content
+
+
+def _short_digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_SIZE).digest()
+
 
 def _create(
     path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike
@@ -122,7 +150,7 @@ def _open(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArr
 
 
 def _checksum(array: npt.NDArray[Any]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=DIGEST_SIZE)
     flat = array.reshape(-1).view(np.uint8)
     for start in range(0, len(flat), 1 << 24):
         digest.update(flat[start : start + (1 << 24)].data)
