@@ -107,7 +107,7 @@ def child(options: argparse.Namespace) -> None:
         begin = time.perf_counter()
         plain_forward(plan)
     else:
-        from unaudit.audit import audit
+        from unaudit.pipeline import audit
 
         begin = time.perf_counter()
         audit(plan)

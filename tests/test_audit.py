@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import World
-from unaudit.audit import audit, preview
+from unaudit.pipeline import audit, preview
 from unaudit.errors import InputError, UsageError
 from unaudit.evidence import PROBES
 from unaudit.plan import AuditPlan

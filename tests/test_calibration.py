@@ -133,9 +133,44 @@ def test_a_scalar_brings_its_own_standard_error() -> None:
     exact = Measurement(
         probe_of(), *(Reading((Scalar(v),)) for v in (0.0, 1.0)), (Reading((Scalar(0.0),)),) * 3
     )
-    (sure,) = run([exact])
-    assert sure.index is not None
-    assert (sure.index.low, sure.index.high) == (0.0, 0.0)
+    (unknown,) = run([exact])
+    assert not unknown.informative
+
+
+def test_equal_scores_are_not_known_beyond_one_example() -> None:
+    """Two forget examples, all correct or all wrong, are no evidence of anything."""
+
+    def flags(value: float) -> Reading:
+        return Reading((Scores(np.full(2, value)),))
+
+    measurement = Measurement(probe_of(), flags(0.0), flags(1.0), (flags(0.0), flags(0.0)))
+    (found,) = run([measurement], case_of(forget=2, retrained=2))
+    assert found.index is None or found.index.high is None or found.index.high > TAU
+
+
+def test_scalars_of_a_model_share_their_noise() -> None:
+    """Sixteen copies of one noisy scalar are known no better than one."""
+
+    def reading(value: float) -> Reading:
+        return Reading((Scalar(value, stderr=0.1),))
+
+    measurement = Measurement(
+        probe_of(), reading(0.0), reading(1.0), tuple(reading(v) for v in (0.0, 0.1, -0.1, 0.05))
+    )
+    case = case_of(retrained=4)
+    (single,), copies = run([measurement], case), run([measurement] * 16, case)
+    pooled = pool(copies, ALPHA)
+    assert pooled is not None
+    assert single.index is not None
+    assert pooled.index(ALPHA, TAU).high == pytest.approx(single.index.high, abs=0.02)
+
+
+def test_a_family_of_blind_probes_rarely_claims_to_see() -> None:
+    informative = 0
+    for seed in range(60):
+        blind = [measured(world_of(seed=1000 * seed + k, effect=0.0), 0.0) for k in range(10)]
+        informative += any(found.informative for found in run(blind))
+    assert informative <= 60 * ALPHA + 3 * np.sqrt(60 * ALPHA * (1 - ALPHA))
 
 
 def test_measures_follow_their_statistic() -> None:
@@ -173,7 +208,7 @@ def test_the_pool_of_copies_of_one_probe_is_that_probe() -> None:
     one = measured(world_of(seed=5), 0.2)
     (single,) = run([one])
     copies = run([one] * 10)
-    pooled = pool(copies)
+    pooled = pool(copies, ALPHA)
     assert pooled is not None
     assert single.index is not None
     index = pooled.index(ALPHA, TAU)
@@ -189,10 +224,10 @@ def test_the_pool_leaves_out_what_cannot_see() -> None:
     seeing, unseeing = run([good, blind])
     assert seeing.informative
     assert not unseeing.informative
-    pooled = pool([seeing, unseeing])
+    pooled = pool([seeing, unseeing], ALPHA)
     assert pooled is not None
     assert pooled.index(ALPHA, TAU).estimate == pytest.approx(seeing.index.estimate)  # type: ignore[union-attr]
-    assert pool([unseeing]) is None
+    assert pool([unseeing], ALPHA) is None
 
 
 def test_comparative_spread_is_that_of_a_fresh_model() -> None:

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unaudit.audit import audit, preview
+    from unaudit.pipeline import audit, preview
     from unaudit.errors import UnauditError
     from unaudit.evidence import PROBES, ProbeCard, Scalar, Scores, Skipped
     from unaudit.plan import AuditPlan
@@ -42,8 +42,8 @@ _HOME = {
     "Scores": "unaudit.evidence",
     "Skipped": "unaudit.evidence",
     "UnauditError": "unaudit.errors",
-    "audit": "unaudit.audit",
-    "preview": "unaudit.audit",
+    "audit": "unaudit.pipeline",
+    "preview": "unaudit.pipeline",
 }
 
 

@@ -10,18 +10,20 @@ Two ways to know what 0 and 1 mean on this data:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from unaudit.evidence import Family, FloatArray, IntArray, Scalar, Scores, SplitName
+from unaudit.evidence import FAMILIES, Family, FloatArray, IntArray, Scalar, Scores, SplitName
 from unaudit.measuring import Answer, Measurement, Reading
 from unaudit.stats import (
     JointBootstrap,
     ResidualIndex,
     auc,
+    holm,
     influence_auc,
     influence_mean,
     residual_index,
@@ -123,38 +125,47 @@ def calibrate(
     replicates: int,
     rng: np.random.Generator,
 ) -> list[Calibrated]:
-    """Put every measurement on its axis; all share one bootstrap, so that they can be pooled."""
+    """Put every measurement on its axis; all share one bootstrap, so that they can be pooled.
+
+    The standard error that a scalar brings along is taken as common to all scalars of a model: how
+    far they share it is not known, and shared noise does not average out.
+    """
     modes = [choose_mode(measurement, case) for measurement in measurements]
     values: list[list[float]] = []
     bootstrap = JointBootstrap(
         {name: len(split) for name, split in case.splits.items()}, replicates, rng
     )
-    noise: dict[int, float] = {}
+    most = max((len(measurement.retrained) for measurement in measurements), default=0)
+    shared = rng.standard_normal((replicates, 3 + most))
+    noise: dict[int, FloatArray] = {}
+    smallest: list[int] = []
     column = 0
     for measurement, (mode, _) in zip(measurements, modes, strict=True):
-        own = []
-        for value, influences, stderr in _columns(measurement, mode):
+        own, counts = [], [len(case.splits["forget"])]
+        for model, (value, influences, stderr) in enumerate(_columns(measurement, mode)):
             own.append(value)
             for split, rows, phi in influences:
                 bootstrap.add(split, phi, rows=rows, column=column)
-            if stderr:
-                noise[column] = stderr
+                counts.append(len(phi))
+            noise[column] = stderr * shared[:, model]
             column += 1
         values.append(own)
+        smallest.append(min(counts))
     deviations = bootstrap.run(column)
-    for at, stderr in noise.items():
-        deviations[:, at] += stderr * rng.standard_normal(replicates)
-    sizes = [len(case.splits[name]) for name in ("forget", "unseen") if name in case.splits]
-    example_df = max(1.0, min(sizes) - 1.0)
+    for at, deviation in noise.items():
+        deviations[:, at] += deviation
     calibrated = []
     start = 0
-    for measurement, (mode, reason), own in zip(measurements, modes, values, strict=True):
+    for measurement, (mode, reason), own, n in zip(
+        measurements, modes, values, smallest, strict=True
+    ):
         part = deviations[:, start : start + len(own)]
         start += len(own)
-        calibrated.append(
-            _calibrate_one(measurement, mode, reason, own, part, alpha, tau, example_df)
-        )
-    return calibrated
+        if len(own) > 1:
+            # no measure is known better than to one example in n, however equal the scores are
+            part[:, 0] += (own[1] - float(np.mean(own[2:] or CHANCE))) / n * shared[:, -1]
+        calibrated.append(_calibrate_one(measurement, mode, reason, own, part, alpha, tau, n - 1.0))
+    return _correct_controls(calibrated, alpha)
 
 
 def choose_mode(measurement: Measurement, case: Case) -> tuple[Mode | None, str | None]:
@@ -202,14 +213,15 @@ def _reading_column(
     """Averages over the answers of one reading."""
     n = len(reading.answers)
     influences: list[Influence] = []
-    variance = 0.0
+    stderr = 0.0
     for answer in reading.answers:
         if isinstance(answer, Scalar):
-            variance += (answer.stderr or 0.0) ** 2
+            # unknown is not 0: without a standard error the probe cannot be judged
+            stderr += (math.nan if answer.stderr is None else answer.stderr) / n
             continue
         for split, phi in _influences(answer):
             influences.append((split, answer.rows.get(split), phi / n))
-    return _mean_measure(reading), influences, float(np.sqrt(variance) / n)
+    return _mean_measure(reading), influences, stderr
 
 
 def _influences(scores: Scores) -> list[tuple[SplitName, FloatArray]]:
@@ -271,6 +283,28 @@ def _calibrate_one(
     elif negative == "failed":
         reason = "flags a retrained model that was held out"
     return Calibrated(measurement, mode, measure, scale, index, positive, negative, reason)
+
+
+def _correct_controls(calibrated: Sequence[Calibrated], alpha: float) -> list[Calibrated]:
+    """Holm over the positive controls of each family.
+
+    Uncorrected, one of ten blind probes passes its control by chance, with the original's lucky
+    draw as its unit, and would speak for the whole family.
+    """
+    corrected = list(calibrated)
+    for family in FAMILIES:
+        at = [i for i, c in enumerate(calibrated) if c.family == family and c.index is not None]
+        p_values = [calibrated[i].index.positive_control_p for i in at]  # type: ignore[union-attr]
+        if not at:
+            continue
+        for i, p in zip(at, holm(np.array(p_values)), strict=True):
+            if p > alpha and calibrated[i].informative:
+                reason = (
+                    "its positive control does not stand out among those of its family "
+                    f"(corrected p {p:.2g})"
+                )
+                corrected[i] = replace(calibrated[i], positive="failed", reason=reason)
+    return corrected
 
 
 def _flags_held_out(measurement: Measurement, scale: Scale, alpha: float, tau: float) -> bool:

@@ -9,6 +9,7 @@ validation   never trained on, but an unlearner may have used it; no metric's no
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -55,7 +56,8 @@ class Case:
     scenario: Scenario
     scenario_source: Literal["detected", "stated"]
     id_type: IdType
-    ids_digest: str
+    ids_hmac: str
+    """Of the sorted forget ids, under the auditor's key."""
     copies: Copies | None
     """None where inputs are not at hand."""
     mix_differs: bool
@@ -73,8 +75,15 @@ class Case:
         return tuple(int(label) for label in np.unique(self.splits["forget"].labels))
 
     @property
+    def sources_digest(self) -> str:
+        """Of the data sets' content, labels, order and preprocessing, however they are split."""
+        named = {f"{name}={split.dataset.digest}" for name, split in self.splits.items()}
+        named -= {f"forget={self.splits['forget'].dataset.digest}"}
+        return hashlib.sha256("\n".join(sorted(named)).encode()).hexdigest()
+
+    @property
     def data_digest(self) -> str:
-        """Of every split's content, labels, order and preprocessing."""
+        """Of every split's content, labels, order and preprocessing; not to be published."""
         digests = sorted(f"{name}={split.digest}" for name, split in self.splits.items())
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -105,7 +114,7 @@ def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Ca
         scenario=stated or detected,
         scenario_source="stated" if stated else "detected",
         id_type=id_type,
-        ids_digest=_ids_digest(splits["forget"]),
+        ids_hmac=_ids_hmac(splits["forget"], store.secret()),
         copies=copies,
         mix_differs="unseen" in splits and mix_differs(splits["forget"], splits["unseen"]),
         warnings=tuple(warnings),
@@ -234,6 +243,6 @@ def _forget_rows(plan: AuditPlan, train: Dataset, subject: Model) -> tuple[IntAr
     return rows, id_type
 
 
-def _ids_digest(forget: Split) -> str:
+def _ids_hmac(forget: Split, key: bytes) -> str:
     ids = sorted(forget.id_of(position) for position in range(len(forget)))
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    return hmac.new(key, "\n".join(ids).encode(), "sha256").hexdigest()

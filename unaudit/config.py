@@ -95,11 +95,20 @@ def anchor_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def without_folders(spec: str) -> str:
     """A path, ``outputs:`` path or ``scheme:NAME?root=…`` as reports and records may show it."""
-    if spec.startswith("outputs:"):
-        return f"outputs:{Path(spec.removeprefix('outputs:')).name}"
-    if _SCHEME.match(spec) is None:
+    scheme, separator, rest = spec.partition(":")
+    if not separator or _SCHEME.match(spec) is None:
         return Path(spec).name
-    return re.sub(r"(?<==)[^&]*/", "", spec)
+    name, question, arguments = rest.partition("?")
+    bare = name.replace("\\", "/").rpartition("/")[2]
+    return f"{scheme}:{bare}{question}{re.sub(r'(?<==)[^&]*/', '', arguments)}"
+
+
+_FOLDERS = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\":,;()]+)+[/\\]")
+
+
+def hide_folders(message: str) -> str:
+    """A message of foreign origin without the folders that it names."""
+    return _FOLDERS.sub("…/", message)
 
 
 def same_file(spec: str) -> str:

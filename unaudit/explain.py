@@ -142,6 +142,8 @@ def _where_family_lies(family: JudgedFamily, tau: float) -> str:
     if not family.informative:
         return f"{name}: no probe of this family can see on this data"
     adjusted = f" (adjusted p {family.p_adjusted:.2g})" if family.fails else ""
+    if not family.fails and family.blocked is not None:
+        adjusted = f"; no pass: {family.blocked}"
     return (
         f"{name}: pooled residual index {index_text(family.index)}, "
         f"{family.outcome.replace('-', ' ')} at margin {tau:g}{adjusted}"

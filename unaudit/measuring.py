@@ -13,11 +13,13 @@ import numpy as np
 from unaudit.errors import UnauditError
 from unaudit.evidence import (
     Evidence,
+    FloatArray,
     Probe,
     ProbeCard,
     Scalar,
     Scores,
     Skipped,
+    SplitName,
 )
 from unaudit.progress import SILENT, Progress
 from unaudit.views import BlackBox
@@ -153,37 +155,62 @@ def _measure(
     views: Mapping[str, BlackBox] = inside_of if white_box else view_of
     digests = {candidate.label: candidate.model.digest for candidate in case.candidates}
 
+    sizes = {name: len(split) for name, split in case.splits.items()}
+
     def ask(*labels: str) -> Answer:
         def compute() -> Evidence:
             seen = [views[label] for label in labels]
             return cast(Callable[..., Evidence], probe)(*seen, probe_generator(seed, probe))
 
         if not white_box or answers is None:
-            return _checked(compute())
-        return _checked(answers.recall(probe, tuple(digests[x] for x in labels), compute))
+            return _checked(compute(), sizes)
+        return _checked(answers.recall(probe, tuple(digests[x] for x in labels), compute), sizes)
 
     def read(label: str) -> Reading:
         if not probe.card.comparative:
             return Reading((ask(label),))
         return Reading(tuple(ask(label, other) for other in references if other != label))
 
-    return Measurement(
-        probe=probe,
-        subject=read(case.subject.label),
-        original=None if case.original is None else read(case.original.label),
-        retrained=tuple(read(label) for label in references),
-    )
+    original = None if case.original is None else read(case.original.label)
+    retrained = tuple(read(label) for label in references)
+    try:
+        subject = read(case.subject.label)
+    except _DeclinedError as stop:
+        if original is None and not retrained:
+            raise
+        # what worked on the controls must not be avoided by a subject that makes it decline
+        raise ValueError(f"declined on the subject alone: {stop}") from None
+    return Measurement(probe, subject, original, retrained)
 
 
-def _checked(evidence: Evidence) -> Answer:
-    """The evidence, unless the probe declined or returned numbers that are none."""
+def _checked(evidence: Evidence, sizes: Mapping[SplitName, int]) -> Answer:
+    """The evidence, unless the probe declined or returned what cannot be evidence.
+
+    Raises:
+        _DeclinedError: the probe declined.
+        ValueError: numbers that are none, scores that match no examples, a statistic without the
+            scores that it needs.
+    """
     if isinstance(evidence, Skipped):
         raise _DeclinedError(evidence.reason)
-    groups = (
-        [np.array([evidence.value, evidence.stderr or 0.0])]
-        if isinstance(evidence, Scalar)
-        else [evidence.forget, evidence.unseen, evidence.retain]
-    )
-    if not all(np.isfinite(scores).all() for scores in groups if scores is not None):
-        raise ValueError("returned NaN or infinite scores")
+    if isinstance(evidence, Scalar):
+        if not np.isfinite([evidence.value, evidence.stderr or 0.0]).all():
+            raise ValueError("returned NaN or infinite values")
+        return evidence
+    groups: dict[SplitName, FloatArray | None] = {
+        "forget": evidence.forget,
+        "unseen": evidence.unseen,
+        "retain": evidence.retain,
+    }
+    for split, scores in groups.items():
+        if scores is None:
+            continue
+        rows = evidence.rows.get(split)
+        expected = sizes.get(split, 0) if rows is None else len(rows)
+        if scores.shape != (expected,) or not len(scores):
+            raise ValueError(f"returned {scores.shape} {split} scores for {expected} examples")
+        if not np.isfinite(scores).all():
+            raise ValueError("returned NaN or infinite scores")
+    if evidence.statistic != "mean" and evidence.unseen is None:
+        raise ValueError(f"its statistic '{evidence.statistic}' needs scores of unseen examples")
     return evidence

@@ -48,7 +48,7 @@ class ModelSection(Section):
     """What is audited."""
 
     path: Location | None = None
-    """File, directory or ``outputs:FILE.npz``."""
+    """Weights file or ``outputs:FILE.npz``."""
     arch: str | None = None
     """``torchvision:resnet18?num_classes=10``, ``unaudit:resnet?depth=8``, ``py:pkg.mod:factory``
     (which runs code: ``trust_code``)."""
@@ -58,6 +58,10 @@ class ModelSection(Section):
     """Allow tiers that execute code from the model's side (``py:`` factories)."""
     trust_reason: str | None = None
     """Who trusts that code, and why; printed in the report."""
+    layers: tuple[str, ...] | None = None
+    """Modules whose outputs white-box probes look at, from input to output. Default: found."""
+    head: str | None = None
+    """The last linear layer. Default: found."""
 
     @model_validator(mode="after")
     def _reason_needs_trust(self) -> ModelSection:

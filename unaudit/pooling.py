@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from unaudit.calibration import Calibrated, Scale
 
 
-def pool(calibrated: Sequence[Calibrated]) -> Scale | None:
+def pool(calibrated: Sequence[Calibrated], alpha: float) -> Scale | None:
     """One axis for the informative probes of a family.
 
     Each probe is brought to residual-index units, weighted by its precision and added up for every
@@ -23,8 +24,10 @@ def pool(calibrated: Sequence[Calibrated]) -> Scale | None:
         return None
     if len(modes) > 1:
         usable = [c for c in usable if c.mode == "retrained"]
-    widths = np.array([_half_width(c) for c in usable])
+    widths = np.array([_half_width(c, alpha) for c in usable])
     weights = 1.0 / np.maximum(widths, max(float(np.median(widths)), 1e-12)) ** 2
+    if not weights.any():
+        return None
     weights /= weights.sum()
     subject, retrained, deviations = 0.0, np.zeros(1), np.zeros((1, 1))
     for weight, item in zip(weights, usable, strict=True):
@@ -39,6 +42,12 @@ def pool(calibrated: Sequence[Calibrated]) -> Scale | None:
     return Scale(float(subject), 1.0, retrained, deviations, example_df)
 
 
-def _half_width(calibrated: Calibrated) -> float:
-    detectable = calibrated.index.detectable if calibrated.index is not None else None
+def _half_width(calibrated: Calibrated, alpha: float) -> float:
+    """Precision of a probe by the controls alone: a subject must not choose the weights."""
+    scale = calibrated.scale
+    assert scale is not None
+    if calibrated.mode == "retrained":
+        columns = [2, *range(1, scale.deviations.shape[1])]
+        scale = dataclasses.replace(scale, deviations=scale.deviations[:, columns])
+    detectable = scale.index(alpha, 0.0).detectable
     return float("inf") if detectable is None else detectable

@@ -3,7 +3,9 @@
 fail          some informative probe, or the pooled index of some required family, is beyond the
               margin after correction: above it, or, for membership, below it as well, since being
               too different from never-seen also betrays membership
-pass          no such probe, and the pooled index of every required family lies within the margin
+pass          no such probe, no single probe that lies beyond the margin before correction, no probe
+              of a required family that broke, and the pooled index of every required family lies
+              within the margin, both ways: a strongly negative probe must not cancel a positive one
 inconclusive  anything else; what cannot be seen never passes
 
 Correction: half of α goes to the families, half to the probes, Holm within each half, so that the
@@ -29,6 +31,7 @@ from unaudit.stats import ResidualIndex, holm
 
 if TYPE_CHECKING:
     from unaudit.case import Case
+    from unaudit.measuring import Missed
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 ProbeOutcome = Literal[
@@ -67,12 +70,13 @@ class JudgedFamily:
     """Corrected over the required families on the failing side; None if it is not among them."""
     fails: bool
 
-    def clears(self, tau: float) -> bool:
-        """Whether the pooled interval allows a pass: not above τ and, for membership, where too
-        different is a signal as well, not below −τ."""
-        if self.index is None or self.index.high is None or self.index.low is None:
-            return False
-        return self.index.high <= tau and (self.family != "membership" or self.index.low >= -tau)
+    blocked: str | None
+    """Why a pass cannot rest on this family although its pool lies within the margin."""
+
+    @property
+    def clears(self) -> bool:
+        """Whether the family allows a pass."""
+        return self.outcome == "like-retrained" and self.blocked is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,20 +109,40 @@ def decide(
     tau: float,
     access: Access,
     accept_black_box: bool,
+    missed: Sequence[Missed] = (),
+    suspicions: Sequence[str] = (),
 ) -> Verdict:
-    """Apply the rule; see the module's head."""
+    """Apply the rule; see the module's head.
+
+    Args:
+        calibrated: every probe that gave a measurement.
+        case: what was audited.
+        alpha: family-wise error rate.
+        tau: margin on the residual index.
+        access: what the policy grants.
+        accept_black_box: whether black-box evidence alone may pass.
+        missed: probes that gave none.
+        suspicions: reasons to doubt the references; any of them rules a pass out.
+    """
     probes = judge_probes(calibrated, alpha)
     with_references = any(c.mode == "retrained" for c in calibrated)
     required = required_families(access, with_references)
-    families = judge_families(calibrated, required, alpha, tau)
+    families = judge_families(probes, missed, required, alpha, tau)
     failing = [probe for probe in probes if probe.fails]
     failing_families = [family for family in families if family.fails]
-    holding = [family for family in families if family.required and not family.clears(tau)]
+    holding = [family for family in families if family.required and not family.clears]
     caps: list[str] = []
     outcome: Outcome = "inconclusive" if holding else "pass"
     if failing or failing_families:
         outcome = "fail"
-    if outcome == "pass" and access == "black-box" and not accept_black_box:
+    inside = any(
+        c.informative and c.measurement.card.access == "white-box" and c.family in required
+        for c in calibrated
+    )
+    if outcome == "pass" and suspicions:
+        outcome = "inconclusive"
+        caps.extend(suspicions)
+    if outcome == "pass" and not inside and not accept_black_box:
         outcome = "inconclusive"
         caps.append(
             "black-box evidence alone can be produced by refitting the last layer; "
@@ -211,18 +235,22 @@ def required_families(access: Access, with_references: bool) -> tuple[Family, ..
 
 
 def judge_families(
-    calibrated: Sequence[Calibrated], required: Sequence[Family], alpha: float, tau: float
+    probes: Sequence[Judged],
+    missed: Sequence[Missed],
+    required: Sequence[Family],
+    alpha: float,
+    tau: float,
 ) -> tuple[JudgedFamily, ...]:
     """Pool each family's informative probes, say where the pooled interval lies, and correct over
     the required families."""
     members: dict[Family, list[Calibrated]] = {
-        family: [c for c in calibrated if c.family == family]
+        family: [judged.calibrated for judged in probes if judged.calibrated.family == family]
         for family in FAMILIES
         if family != "utility"
     }
     indices: dict[Family, ResidualIndex | None] = {}
     for family, own in members.items():
-        scale = pool(own)
+        scale = pool(own, alpha)
         indices[family] = None if scale is None else scale.index(alpha, tau)
     tested = [family for family in required if indices[family] is not None]
     adjusted = dict(
@@ -241,10 +269,24 @@ def judge_families(
             outcome=classify(indices[family], alpha),
             p_adjusted=adjusted.get(family),
             fails=adjusted.get(family, 1.0) <= alpha,
+            blocked=_obstacle_to_pass(family, probes, missed),
         )
         for family, own in members.items()
         if family in required or any(c.informative for c in own)
     )
+
+
+def _obstacle_to_pass(
+    family: Family, probes: Sequence[Judged], missed: Sequence[Missed]
+) -> str | None:
+    """One clear signal that a pool may have averaged away, or one probe that broke."""
+    for judged in probes:
+        if judged.calibrated.family == family and judged.counted and judged.outcome == "residual":
+            return f"{judged.calibrated.measurement.card.title} alone lies beyond the margin"
+    for miss in missed:
+        if miss.card.family == family and miss.kind == "errored":
+            return f"{miss.card.title} broke: {miss.reason}"
+    return None
 
 
 def assurance_level(access: Access, with_references: bool) -> int:

@@ -55,7 +55,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @dataclass
 class FakeAudit:
-    """Stands for ``unaudit.audit``: answers with ``record`` or raises ``error``."""
+    """Stands for ``unaudit.pipeline``: answers with ``record`` or raises ``error``."""
 
     record: Record = field(default_factory=passing)
     error: BaseException | None = None
@@ -77,7 +77,7 @@ class FakeAudit:
 @pytest.fixture
 def fake_audit(monkeypatch: pytest.MonkeyPatch) -> FakeAudit:
     fake = FakeAudit()
-    monkeypatch.setitem(sys.modules, "unaudit.audit", SimpleNamespace(audit=fake.audit))
+    monkeypatch.setitem(sys.modules, "unaudit.pipeline", SimpleNamespace(audit=fake.audit))
     return fake
 
 

@@ -383,7 +383,7 @@ def test_ctrl_c_ends_with_130_and_one_line(tmp_path: Path) -> None:
         "def audit(*_, **__):\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(30)\n"
-        "sys.modules['unaudit.audit'] = types.SimpleNamespace(audit=audit)\n"
+        "sys.modules['unaudit.pipeline'] = types.SimpleNamespace(audit=audit)\n"
         "from unaudit.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

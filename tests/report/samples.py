@@ -20,12 +20,17 @@ from unaudit.report.record import (
     ClassAccuracy,
     ClassCount,
     Controls,
+    Curve,
+    Curves,
+    Depth,
     Duplicates,
     Environment,
     FamilyFinding,
     Finding,
     Histogram,
+    Inside,
     Interval,
+    LayerChange,
     ModelRef,
     OperatingPoint,
     Outcome,
@@ -34,9 +39,13 @@ from unaudit.report.record import (
     Policy,
     ProbeControl,
     ProbeOutcome,
+    ProjectedModel,
+    Projection,
     Record,
     Request,
     Roc,
+    Role,
+    ShallowChange,
     Skip,
     Subject,
     Verdict,
@@ -260,7 +269,7 @@ def build(
             retain=800,
             unseen=597,
             validation=0,
-            ids_sha256=digest("ids"),
+            ids_hmac=digest("ids"),
             id_type="index",
             data_sha256=digest("data"),
             input_shape=(64,),
@@ -333,6 +342,7 @@ def build(
         calibration=Calibration(
             probes=tuple(controls), histograms=tuple(histograms), rocs=tuple(rocs)
         ),
+        inside=None,
         verdict=Verdict(
             outcome=outcome,
             assurance_level=2 if references else 1,
@@ -414,6 +424,116 @@ def accuracies(
         for i in range(references)
     ]
     return tuple(rows)
+
+
+SHALLOW_LAYERS = ("linear1", "features")
+DEEP_LAYERS = tuple(f"encoder.layers.encoder_layer_{i}" for i in range(12))
+
+
+def curves(
+    probe: str,
+    x: tuple[str, ...] | tuple[float, ...],
+    low: float,
+    high: float,
+    near: float,
+    references: int,
+    rng: np.random.Generator,
+) -> Curves:
+    """Curves from ``low`` (retrained) to ``high`` (original); the subject ``near`` of the way."""
+
+    def one(name: str, role: Role, at: float, noise: float, band: bool) -> Curve:
+        rise = np.linspace(0.6, 1.0, len(x))
+        y = (low + at * (high - low)) * rise + noise * rng.normal(size=len(x))
+        ends = (tuple((y - 0.02).tolist()), tuple((y + 0.02).tolist()))
+        return Curve(
+            model=name,
+            role=role,
+            y=tuple(y.tolist()),
+            low=ends[0] if band else None,
+            high=ends[1] if band else None,
+        )
+
+    layers = isinstance(x[0], str)
+    return Curves(
+        probe=probe,
+        title=f"Curves of {probe}",
+        axis="layer" if layers else "step",
+        x=x,
+        y_label="mutual information, nats" if layers else "accuracy on forget examples",
+        unit="nats" if layers else "",
+        band="one standard error",
+        series=(
+            one("subject", "subject", near, 0.0, True),
+            one("original", "original", 1.0, 0.0, True),
+            *(
+                one(f"retrained {i}", "retrained", 0.0, 0.01, False)
+                for i in range(1, references + 1)
+            ),
+        ),
+    )
+
+
+def projection(models: Sequence[tuple[str, Role]], rng: np.random.Generator) -> Projection:
+    def one(name: str, role: Role) -> ProjectedModel:
+        points = np.round(rng.normal(size=(90, 2)), 3)
+        x, y = points.T.tolist()
+        return ProjectedModel(
+            model=name, role=role, explained=(0.31, 0.22), x=tuple(x), y=tuple(y), near=0.72
+        )
+
+    return Projection(
+        forget=40, retain=30, unseen=20, neighbors=5, models=tuple(one(*model) for model in models)
+    )
+
+
+def looked_inside(
+    record: Record, kind: Depth, *, layers: tuple[str, ...] = SHALLOW_LAYERS, near: float = 1.0
+) -> Record:
+    """The same audit with white-box access."""
+    rng = np.random.default_rng(3)
+    references = len(record.controls.retrained)
+    steps = tuple(float(step) for step in (0, 1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 28, 37, 49, 64))
+    changed = kind == "none"
+    inside = Inside(
+        shallow=ShallowChange(
+            kind=kind,
+            identical_share=0.0 if changed else 0.9535,
+            activation_difference=0.21 if changed else 0.0,
+            head_differs=kind != "identical weights",
+            layers=tuple(
+                LayerChange(name=name, distance=d, relative=d / 8)
+                for name, d in (("linear1", 0.4 * changed), ("head", 2.19))
+            ),
+        ),
+        curves=(
+            curves("idi", layers, 0.12, 0.31, near, references, rng),
+            curves("cka", layers, 0.9, 0.5, near, references, rng),
+            curves("relearn", steps, 0.6, 1.0, near, references, rng),
+            curves("relearn-fresh-head", steps, 0.6, 1.0, near, references, rng),
+        ),
+        projection=projection(
+            (("original", "original"), ("subject", "subject"), ("retrained 1", "retrained")), rng
+        ),
+    )
+    policy = record.plan.policy.model_copy(update={"access": "white-box"})
+    return record.model_copy(
+        update={
+            "plan": record.plan.model_copy(update={"policy": policy}),
+            "verdict": record.verdict.model_copy(update={"assurance_level": 3}),
+            "inside": inside,
+        }
+    )
+
+
+def shallow() -> Record:
+    """Only the last layer was refitted."""
+    record = build(outcome="fail", scenario="class", center=0.93, half_width=0.2, classes=(3,))
+    return looked_inside(record, "encoder weights identical")
+
+
+def deep() -> Record:
+    """A network of many layers that lies on the retrained models."""
+    return looked_inside(passing(), "none", layers=DEEP_LAYERS, near=0.0)
 
 
 def passing() -> Record:
@@ -503,8 +623,17 @@ def hostile() -> Record:
     record = build(
         outcome="fail", scenario="sample", center=0.93, cards=(CARDS[0], CARDS[6]), half_width=0.2
     )
+    record = looked_inside(record, "encoder weights identical", layers=(HOSTILE, long_name, ""))
     refs = record.controls
     values = record.model_dump()
+    seen = values["inside"]
+    for layer in seen["shallow"]["layers"]:
+        layer["name"] = f"{HOSTILE}{long_name}"
+    for drawn in seen["curves"]:
+        drawn["title"] = drawn["y_label"] = drawn["band"] = drawn["unit"] = HOSTILE
+        drawn["probe"] = HOSTILE
+    for drawn in (*seen["curves"][0]["series"], *seen["projection"]["models"]):
+        drawn["model"] = f"{HOSTILE}{long_name}"
     subject = record.subject.model.model_copy(update=swaps)
     values["subject"] = {"model": subject.model_dump(), "claimed_method": HOSTILE}
     values["controls"]["accuracy"][0]["model"] = swaps["name"]
@@ -549,6 +678,8 @@ ALL: tuple[tuple[str, Callable[[], Record]], ...] = (
     ("inconclusive", inconclusive),
     ("over-unlearned", over_unlearned),
     ("bare", bare),
+    ("shallow", shallow),
+    ("deep", deep),
     ("many", many),
     ("hostile", hostile),
 )

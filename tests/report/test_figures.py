@@ -24,8 +24,15 @@ EVERY = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, m
 
 def figures_of(record: Record) -> list[Figure]:
     drawn = draw(printable(record))
-    optional = [drawn.classes] if drawn.classes else []
-    return [drawn.glance, drawn.forest, *drawn.histograms, *drawn.rocs, *optional]
+    optional = [figure for figure in (drawn.classes, drawn.projection) if figure]
+    return [
+        drawn.glance,
+        drawn.forest,
+        *drawn.histograms,
+        *drawn.rocs,
+        *drawn.curves,
+        *optional,
+    ]
 
 
 @EVERY

@@ -208,7 +208,7 @@ def test_the_verdict_comes_first(make: Callable[[], Record], outcome: str, exit_
     box = root.all("main")[0].children[0]
     assert box.attributes["id"] == "verdict"
     said = " ".join(box.words().split())
-    assert f"{outcome} at τ = 0.50, black-box access" in said
+    assert f"{outcome} at τ = 0.50, {record.plan.policy.access} access" in said
     assert record.verdict.headline in said
     assert "Scope: these tests, at these settings" in said
     assert f"exit code {exit_code}" in said

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from unaudit.audit import audit
+from unaudit.pipeline import audit
 from unaudit.evidence import PROBES, ProbeCard, Scalar
 from unaudit.loading.networks import mlp
 from unaudit.measuring import measure_all

@@ -92,7 +92,7 @@ def case_of(
         scenario=scenario,
         scenario_source="stated",
         id_type="index",
-        ids_digest="0" * 64,
+        ids_hmac="0" * 64,
         copies=None,
         mix_differs=False,
     )

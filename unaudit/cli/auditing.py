@@ -27,8 +27,9 @@ def conduct(plan: AuditPlan, command: str, *, quiet: bool = False) -> Record:
     targets = makeable(plan_targets(plan), optional_pdf="formats" not in plan.run.model_fields_set)
     for folder in {target.path.parent for target in targets}:
         writable_folder(folder)
+    _set_aside(targets[0].path)
     # imported late: torch and scipy take seconds, which a mistyped flag should not cost
-    from unaudit.audit import audit
+    from unaudit.pipeline import audit
     from unaudit.report import render
 
     with progress_on_stderr(quiet) as progress:
@@ -40,6 +41,13 @@ def conduct(plan: AuditPlan, command: str, *, quiet: bool = False) -> Record:
             note(f"wrote {path}")
     show(record, quiet=quiet)
     return record
+
+
+def _set_aside(record: Path) -> None:
+    """Rename the record of an earlier run: if this one ends in an error, a gate that reads the file
+    must not find an old verdict."""
+    if record.exists():
+        record.replace(record.with_name(f"previous-{record.name}"))
 
 
 def plan_targets(plan: AuditPlan) -> list[Target]:

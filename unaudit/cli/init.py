@@ -40,8 +40,8 @@ TEMPLATE = """\
 schema_version = 1
 
 [model]
-# What is audited: a weights file (safetensors, .pt), a directory in Hugging
-# Face layout, or outputs:FILE.npz with recorded logits (black-box only).
+# What is audited: a weights file (safetensors, .pt), or outputs:FILE.npz with
+# recorded logits (black-box only).
 {model.path}
 # Its architecture, and that of the references: torchvision:NAME?num_classes=N,
 # unaudit:resnet?depth=8, or py:package.module:factory (needs trust_code).
@@ -52,6 +52,10 @@ schema_version = 1
 # if --config names this file; otherwise say --trust-code on the line.
 # trust_code = false
 # trust_reason = "reviewed by the platform team"
+# Where white-box probes look: modules from input to output, and the last linear
+# layer. Default: found by running one batch.
+# layers = ["layer1", "layer2", "layer3", "layer4"]
+# head = "fc"
 
 [data]
 # npz, parquet, csv, jsonl, a folder of images, or torchvision:CIFAR10?root=DIR.
@@ -62,7 +66,7 @@ schema_version = 1
 # Never-trained examples that an unlearner may have used; no probe uses them.
 # validation = "validation.npz"
 # What forget ids are: "index" (positions from 0) or "key" (the id column).
-# Default: index for arrays, else key.
+# Default: key where examples have ids, else index.
 # id_type = "key"
 # Columns or arrays. Default: the usual names, if just one of them is there.
 # id_column = "id"

@@ -99,6 +99,10 @@ def _parameters(kind: type[Any]) -> list[str]:
 def _paragraph(console: Console, label: str, text: str) -> None:
     console.print(
         textwrap.fill(
-            one_line(text), WIDTH, initial_indent=f"  {label:<12}", subsequent_indent=" " * 14
+            one_line(text),
+            WIDTH,
+            initial_indent=f"  {label:<12}",
+            subsequent_indent=" " * 14,
+            break_on_hyphens=False,
         )
     )

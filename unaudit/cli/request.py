@@ -73,6 +73,7 @@ def plan_from_line(ctx: click.Context) -> Line:
     else:
         plan = AuditPlan.from_toml(config.path, flags)
         _refuse_unasked_trust(ctx, config, plan)
+        _refuse_loose_gate(config)
         note(f"using {config.path} ({config.place}){_other_subject(plan, config)}")
     _require_inputs(plan, config)
     return Line(plan, _command(ctx, None), _command(ctx, config, public=True))
@@ -95,6 +96,35 @@ def _refuse_unasked_trust(ctx: click.Context, config: FoundConfig, plan: AuditPl
             f"{config.path} sets trust_code, but a file found {config.place} may not allow code to "
             "run; say --trust-code, or name the file with --config"
         )
+
+
+def _refuse_loose_gate(config: FoundConfig) -> None:
+    """A config that came with the model must not open the gate or bring its own cache.
+
+    Only the working directory is the auditor's own ground; anything else is named with --config.
+    """
+    from unaudit.config import read_values
+    from unaudit.plan import AuditPlan, PolicySection
+
+    if config.named or config.path.resolve().parent == Path.cwd().resolve():
+        return
+    stated = AuditPlan.from_toml(config.path)
+    usual, policy = PolicySection(), stated.policy
+    loosened = {
+        "policy.tau": policy.margin > usual.margin,
+        "policy.alpha": policy.alpha > usual.alpha,
+        "policy.access": policy.access == "black-box",
+        "policy.accept_black_box": policy.accept_black_box,
+        "policy.fail_on": policy.fail_on != usual.fail_on,
+        "probes": bool(read_values(config.path).get("probes")),
+        "run.store": stated.run.store is not None,
+    }
+    for key, found in loosened.items():
+        if found:
+            raise UsageError(
+                f"{config.path} sets {key}, but a file found {config.place} may not loosen the "
+                "gate or bring a cache; name it with --config if it is yours"
+            )
 
 
 def _other_subject(plan: AuditPlan, config: FoundConfig) -> str:

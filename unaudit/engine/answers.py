@@ -43,14 +43,8 @@ class AnswerCache:
             models=models,
             **self.setting,
         )
-        computed: list[Evidence] = []
-
-        def fill() -> bytes:
-            computed.append(compute())
-            return encode(computed[0])
-
-        stored = self.store.blob(key, fill)
-        return computed[0] if computed else decode(stored)
+        # decoded also when it was computed just now: the same bits on the first run and later
+        return decode(self.store.blob(key, lambda: encode(compute())))
 
 
 def encode(evidence: Evidence) -> bytes:
@@ -102,5 +96,5 @@ def code_digest(package: str) -> str:
         alone = [spec.origin] if spec is not None and spec.origin and not folders else []
         files = [path for folder in folders for path in Path(folder).rglob("*.py")]
         for path in sorted([*files, *map(Path, alone)]):
-            digest.update(f"{name}/{path.name}".encode() + b"\0" + path.read_bytes())
+            digest.update(f"{name}:{path}".encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ CODE_VERSION = "1"
 """Raise when a change of code changes what an entry would hold."""
 
 
+SECRET_SIZE = 32
+"""Bytes of the auditor's key."""
 DIGEST_SIZE = 16
 """Bytes of the checksum that goes with every entry."""
 
@@ -99,6 +102,23 @@ class Store:
             key: np.lib.format.open_memmap(paths[key], mode="r") if array is None else array
             for key, array in found.items()
         }
+
+    def secret(self) -> bytes:
+        """A random key of this store, made on first use: for digests that others must not guess.
+
+        Raises:
+            InputError: the store's folder cannot be written.
+        """
+        path = self.root / "auditor.key"
+        with contextlib.suppress(OSError):
+            key = path.read_bytes()
+            if len(key) == SECRET_SIZE:
+                return key
+        with _private_file(path) as private:  # made readable by its owner alone
+            private.write_bytes(secrets.token_bytes(SECRET_SIZE))
+            with contextlib.suppress(FileExistsError):
+                os.link(private, path)  # the first of two processes wins
+        return path.read_bytes()
 
     def blob(self, key: str, compute: Callable[[], bytes]) -> bytes:
         """The bytes under ``key``; ``compute`` gives them if they are missing or damaged.

@@ -107,7 +107,7 @@ def _splits(arrays: Mapping[str, _Array]) -> dict[str, RecordedSplit]:
     if len(set(classes.values())) > 1:
         counts = ", ".join(f"{split} {count}" for split, count in classes.items())
         raise InputError(f"splits have different numbers of classes ({counts}); record one model")
-    if "forget_ids" in arrays and "retain_ids" in arrays:
+    if "forget" in splits and "retain" in splits:
         retained = set(splits["retain"].ids)
         shared = [key for key in splits["forget"].ids if key in retained]
         if shared:

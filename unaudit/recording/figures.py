@@ -25,16 +25,22 @@ FIXED_FPR = (0.1, 0.01, 0.001)
 
 def histograms(calibrated: Sequence[Calibrated]) -> tuple[Histogram, ...]:
     """Binned scores of the subject, for every probe that ranks examples."""
-    return tuple(
-        _histogram(item, scores) for item, scores in _ranking(calibrated) if len(scores.forget) > 1
-    )
+    return tuple(_histogram(item, scores) for item, scores in _ranking(calibrated))
 
 
 def rocs(
     calibrated: Sequence[Calibrated], alpha: float, rng: np.random.Generator
 ) -> tuple[Roc, ...]:
     """Forget against unseen on the subject, for every probe that ranks examples."""
-    return tuple(_roc(item, scores, alpha, rng) for item, scores in _ranking(calibrated))
+    root = [int(word) for word in rng.integers(0, 1 << 32, size=4)]
+    return tuple(
+        _roc(item, scores, alpha, _own_generator(root, item.measurement.card.name))
+        for item, scores in _ranking(calibrated)
+    )
+
+
+MIN_GROUP = 20
+"""Scores of fewer forget examples are not drawn: a curve of few steps shows single examples."""
 
 
 def _ranking(calibrated: Sequence[Calibrated]) -> list[tuple[Calibrated, Scores]]:
@@ -42,7 +48,10 @@ def _ranking(calibrated: Sequence[Calibrated]) -> list[tuple[Calibrated, Scores]
     return [
         (item, answer)
         for item, answer in answers
-        if isinstance(answer, Scores) and answer.statistic == "auc" and answer.unseen is not None
+        if isinstance(answer, Scores)
+        and answer.statistic == "auc"
+        and answer.unseen is not None
+        and len(answer.forget) >= MIN_GROUP
     ]
 
 
@@ -94,6 +103,11 @@ def _roc(item: Calibrated, scores: Scores, alpha: float, rng: np.random.Generato
         ),
         epsilon_low=epsilon_lower_bound(positive, negative, alpha, rng).epsilon,
     )
+
+
+def _own_generator(root: list[int], name: str) -> np.random.Generator:
+    """Decided by the probe's name, so that leaving another probe out changes no number."""
+    return np.random.default_rng([*root, *name.encode()])
 
 
 def _floats(values: FloatArray) -> tuple[float, ...]:

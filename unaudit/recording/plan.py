@@ -44,7 +44,8 @@ def describe_plan(run: Run) -> schema.Plan:
         "seed": settings.run.seed,
         "bootstrap": settings.run.bootstrap,
         "models": [candidate.model.provenance.sha256 for candidate in run.case.candidates],
-        "data": run.case.data_digest,
+        "data": run.case.sources_digest,
+        "forget": run.case.ids_hmac,
     }
     return schema.Plan(
         sha256=digest_of(fixed),
@@ -61,7 +62,7 @@ def _without_folders(plan: AuditPlan) -> dict[str, Any]:
     config = plan.model_dump(mode="json", exclude_none=True)
     config["run"] = {k: v for k, v in config["run"].items() if k not in ("store", "out", "formats")}
     for section, keys in {
-        "model": ("path",),
+        "model": ("path", "arch"),
         "data": ("train", "unseen", "validation"),
         "request": ("forget",),
         "references": ("original",),
@@ -89,6 +90,6 @@ def repeat_command(plan: AuditPlan) -> str:
         if value is not None:
             words += [flag, without_folders(value)]
     if plan.model.arch is not None:
-        words += ["--arch", plan.model.arch]
+        words += ["--arch", without_folders(plan.model.arch)]
     words += ["--seed", str(plan.run.seed)]
     return shlex.join(words)

@@ -15,6 +15,7 @@ from unaudit.measuring import Missed
 from unaudit.plan import AuditPlan
 from unaudit.verdict import Verdict
 from unaudit.views import BlackBox
+from unaudit.white_box import WhiteBox
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,8 @@ class Run:
     access: Access
     case: Case
     view_of: Mapping[str, BlackBox]
+    inside_of: Mapping[str, WhiteBox]
+    """Empty where the access is black-box; recorded outputs are not in it."""
     n_classes: int
     device: str
     probes: tuple[Probe, ...]

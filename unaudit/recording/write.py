@@ -10,9 +10,11 @@ from typing import Any
 
 from unaudit.calibration import Calibrated
 from unaudit.case import Candidate, Case
+from unaudit.config import hide_folders, without_folders
 from unaudit.evidence import Scores, SplitName
 from unaudit.recording.digest import digest_of
 from unaudit.recording.figures import histograms, rocs
+from unaudit.recording.inside import inside
 from unaudit.recording.plan import describe_plan, repeat_command
 from unaudit.recording.run import Run
 from unaudit.recording.utility import accuracies, per_class
@@ -40,7 +42,7 @@ def write_record(run: Run) -> schema.Record:
                 probe=missed.card.name,
                 title=missed.card.title,
                 kind=missed.kind,
-                reason=missed.reason,
+                reason=hide_folders(missed.reason),
             )
             for missed in run.missed
         ),
@@ -48,6 +50,12 @@ def write_record(run: Run) -> schema.Record:
             probes=tuple(_probe_control(calibrated) for calibrated in run.calibrated),
             histograms=histograms(run.calibrated),
             rocs=rocs(run.calibrated, alpha, run.rng),
+        ),
+        "inside": inside(
+            run.case,
+            run.inside_of,
+            [calibrated.measurement for calibrated in run.calibrated],
+            run.rng,
         ),
         "verdict": _verdict(run),
     }
@@ -64,7 +72,7 @@ def model_ref(candidate: Candidate) -> schema.ModelRef:
         size_bytes=came.size_bytes,
         format=came.format,
         tier=came.tier,
-        arch=came.arch,
+        arch=None if came.arch is None else without_folders(came.arch),
         parameters=came.parameters,
         ignored=came.ignored,
         notes=came.notes,
@@ -81,9 +89,9 @@ def _request(run: Run) -> schema.Request:
         retain=sizes["retain"],
         unseen=sizes.get("unseen", 0),
         validation=sizes.get("validation", 0),
-        ids_sha256=case.ids_digest,
+        ids_hmac=case.ids_hmac,
         id_type=case.id_type,
-        data_sha256=case.data_digest,
+        data_sha256=case.sources_digest,
         input_shape=shapes or None,
         n_classes=run.n_classes,
         scenario=case.scenario,

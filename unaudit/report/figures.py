@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unaudit.report import distributions, forest
+from unaudit.report import curves, distributions, forest, projection
 from unaudit.report.record import Record
 from unaudit.report.svg import Figure
 
@@ -19,6 +19,8 @@ class Figures:
     histograms: Sequence[Figure]
     rocs: Sequence[Figure]
     classes: Figure | None
+    curves: Sequence[Figure]
+    projection: Figure | None
 
 
 def draw(record: Record) -> Figures:
@@ -29,4 +31,6 @@ def draw(record: Record) -> Figures:
         histograms=distributions.histograms(record),
         rocs=distributions.rocs(record),
         classes=distributions.classes(record),
+        curves=curves.curves(record),
+        projection=projection.projection(record),
     )

@@ -18,6 +18,8 @@ from markupsafe import Markup
 from unaudit.text import clean
 
 FONT = "Unaudit Sans,sans-serif"
+CHARACTER = 0.56
+"""Width of a character in em, generously."""
 
 INK, MUTED, FAINT, SURFACE = "#1b2026", "#5a636e", "#d5dae0", "#ffffff"
 FORGET, UNSEEN, RETAIN, ZONE = "#b4431f", "#1f5f99", "#5a636e", "#e3efe9"
@@ -71,6 +73,23 @@ STYLES: Mapping[str, Mapping[str, str]] = {
     "chance": {"stroke": MUTED, "stroke-width": "1.2", "stroke-dasharray": "4 3", "fill": "none"},
     "mark-forget": {"fill": FORGET, "stroke": FORGET, "stroke-width": "1.4"},
     "mark-retrained": {"fill": SURFACE, "stroke": UNSEEN, "stroke-width": "1.6"},
+    "line-original": {
+        "stroke": INK,
+        "stroke-width": "1.6",
+        "stroke-dasharray": "7 3",
+        "fill": "none",
+    },
+    "line-retrained": {
+        "stroke": UNSEEN,
+        "stroke-width": "1.1",
+        "stroke-dasharray": "2 2",
+        "fill": "none",
+    },
+    "mark-original": {"fill": "none", "stroke": INK, "stroke-width": "1.2"},
+    "frame": {"stroke": FAINT, "stroke-width": "1", "fill": "none"},
+    "point-forget": {"fill": FORGET},
+    "point-retain": {"fill": RETAIN},
+    "point-unseen": {"stroke": UNSEEN, "stroke-width": "1.2", "fill": "none"},
 }
 """Class → presentation attributes of the light theme; ``audit.css`` has a rule for each class."""
 
@@ -113,6 +132,16 @@ class Drawing:
     ) -> None:
         steps = " ".join(f"{fixed(x)},{fixed(y)}" for x, y in points)
         self._add("polygon" if closed else "polyline", style, points=steps)
+
+    def marks(self, style: str, outline: str, points: Iterable[tuple[float, float]]) -> None:
+        """One mark at each point, all in one element.
+
+        Args:
+            style: of all.
+            outline: SVG path commands, relative to the point.
+            points: at least one.
+        """
+        self._add("path", style, d="".join(f"M{fixed(x)},{fixed(y)}{outline}" for x, y in points))
 
     def circle(self, style: str, x: float, y: float, radius: float) -> None:
         self._add("circle", style, cx=fixed(x), cy=fixed(y), r=fixed(radius))
@@ -202,3 +231,5 @@ class Figure:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     """What the table leaves out, if anything."""
+    reading: str = ""
+    """What the picture shows, in one sentence."""

@@ -17,6 +17,7 @@ from unaudit.report.wording import (
     OUTCOME_TITLES,
     Reading,
     reading,
+    shallow,
     unsigned_probes,
 )
 from unaudit.text import shorten
@@ -134,6 +135,8 @@ def _print_verdict(record: Record, writer: _Writer) -> None:
     )
     writer.line(f"{OUTCOME_MEANINGS[verdict.outcome]}.")
     writer.line(sentence(shorten(verdict.headline, 400)), "bold")
+    if change := shallow(record):
+        writer.line(f"= {change}", "bold yellow")
     bound = (
         f"upper bound {number(verdict.upper_bound)} at {level(1 - policy.alpha)} confidence"
         if verdict.upper_bound is not None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unaudit.evidence import FAMILIES, Access, Family
-from unaudit.report.record import Outcome, ProbeOutcome, Record
+from unaudit.report.record import Depth, Outcome, ProbeOutcome, Record
 
 FAMILY_TITLES: Mapping[Family, str] = {
     "membership": "Membership",
@@ -168,6 +168,30 @@ def threat_model(record: Record) -> ThreatModel:
         stage="Deployment: the model is finished; training cannot be influenced",
         compute="One device; the cost by stage is listed under Reproduction",
     )
+
+
+SHALLOW: Mapping[Depth, str] = {
+    "identical weights": "The subject is the original: every weight is the same.",
+    "encoder weights identical": (
+        "The subject's encoder is the original's: only the last layer changed."
+    ),
+    "encoder activations identical": (
+        "The encoder gives the original's features: only the last layer changed."
+    ),
+}
+
+
+def shallow(record: Record) -> str | None:
+    """What of the original was left as it was, on one line; None if nothing was or none is known.
+
+    It is no verdict: that rests on the probes.
+    """
+    change = record.inside.shallow if record.inside else None
+    if change is None:
+        return None
+    if change.kind == "encoder activations identical" and not change.head_differs:
+        return "The encoder gives the original's features, and the last layer is the same."
+    return SHALLOW.get(change.kind)
 
 
 def families_without_probe(record: Record) -> tuple[Family, ...]:

@@ -23,7 +23,7 @@ from unaudit.engine.store import Store
 from unaudit.evidence import PROBES, Access, Family, Probe, ProbeCard, SplitName
 from unaudit.explain import missing_inputs
 from unaudit.forward import ForwardPass
-from unaudit.loading import LoadedModel
+from unaudit.lineage import doubtful_references
 from unaudit.measuring import Missed, measure_all, obstacle
 from unaudit.plan import AuditPlan
 from unaudit.plugins import configured_probes
@@ -50,7 +50,7 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
     store = Store(None if plan.run.store is None else Path(plan.run.store))
     probes, left_out = choose_probes(plan)
     case = build_case(plan, store, clock)
-    access = access_level(plan, case)
+    access = access_level(plan)
     probes, out_of_reach = within_access(probes, access)
     forward = ForwardPass(
         case,
@@ -59,6 +59,8 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
         device=plan.run.device,
         progress=clock,
         record_features=access == "white-box",
+        layers=plan.model.layers,
+        head=plan.model.head,
     )
     view_of = {candidate.label: forward.view(candidate) for candidate in case.candidates}
     inside_of = {
@@ -84,9 +86,12 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
             batch_size=plan.run.batch_size,
             device=forward.device.type,
             torch=torch.__version__,
+            layers=plan.model.layers,
+            head=plan.model.head,
         ),
     )
     policy = plan.policy
+    suspicions = doubtful_references(case)
     with clock.stage("calibrating"):
         calibrated = calibrate(
             measurements,
@@ -103,6 +108,8 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
             tau=policy.margin,
             access=access,
             accept_black_box=policy.accept_black_box,
+            missed=missed,
+            suspicions=suspicions,
         )
     return write_record(
         Run(
@@ -111,6 +118,7 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
             access=access,
             case=case,
             view_of=view_of,
+            inside_of=inside_of,
             n_classes=forward.n_classes,
             device=str(forward.device),
             probes=tuple(probes),
@@ -158,7 +166,7 @@ def preview(plan: AuditPlan, *, progress: Progress = SILENT) -> Preview:
     probes, left_out = choose_probes(plan)
     store = Store(None if plan.run.store is None else Path(plan.run.store))
     case = build_case(plan, store, progress)
-    access = access_level(plan, case)
+    access = access_level(plan)
     probes, out_of_reach = within_access(probes, access)
     obstacles = [(probe.card, obstacle(probe.card, case)) for probe in probes]
     skipped = [Missed(card, "skipped", reason) for card, reason in obstacles if reason]
@@ -189,13 +197,9 @@ def choose_probes(plan: AuditPlan) -> tuple[list[Probe], list[Missed]]:
     return probes, [Missed(card, "left-out", "left out by the configuration") for card in left_out]
 
 
-def access_level(plan: AuditPlan, case: Case) -> Access:
-    """What the policy grants; by default the most that the subject and the probes allow."""
-    if plan.policy.access is not None:
-        return plan.policy.access
-    has_weights = isinstance(case.subject.model, LoadedModel)
-    looks_inside = any(kind.card.access == "white-box" for _, kind in PROBES.items())
-    return "white-box" if has_weights and looks_inside else "black-box"
+def access_level(plan: AuditPlan) -> Access:
+    """What the policy grants; looking inside is asked for explicitly."""
+    return plan.policy.access or "black-box"
 
 
 def within_access(probes: list[Probe], access: Access) -> tuple[list[Probe], list[Missed]]:

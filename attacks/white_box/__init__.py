@@ -1,0 +1,1 @@
+"""Probes that see activations and weights; modules with a leading underscore are shared."""

@@ -1,0 +1,133 @@
+"""The loop that lets a private copy relearn and watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unaudit.evidence import FloatArray, IntArray, SplitName
+
+if TYPE_CHECKING:
+    from unaudit.white_box import WhiteBox
+
+
+class RelearningDivergedError(Exception):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Plain SGD with momentum at a constant rate, without weight decay."""
+
+    marks: tuple[int, ...]
+    """Steps after which the copy is examined, ascending; it is trained up to the last."""
+    lr: float
+    momentum: float
+    clip: float
+    """Largest norm of the gradient."""
+    n_forget: int
+    """Forget examples per batch."""
+    n_retain: int
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """How one copy relearned."""
+
+    confidence: FloatArray
+    """(marks, n) probability of the true class for each watched forget example."""
+    loss: FloatArray
+    """(marks, n) nats."""
+    correct: FloatArray
+    """(marks, n) 0 or 1."""
+
+
+def relearn(
+    view: WhiteBox,
+    schedule: Schedule,
+    learned: IntArray,
+    watched: IntArray,
+    rng: np.random.Generator,
+    *,
+    fresh_head: bool,
+) -> Watched:
+    """Train a private copy on forget examples among retain examples.
+
+    The copy stays in eval mode: batch normalization uses its stored statistics and keeps them (its
+    weights do learn), dropout is off. Otherwise the mere mixture of the batches would change the
+    model and pass for learning.
+
+    Args:
+        view: the model; it is not changed.
+        schedule: how to train and when to look.
+        learned: rows of the forget set that are trained on.
+        watched: rows of the forget set that are examined.
+        rng: decides the batches; draws the same for every model.
+        fresh_head: set the head to zero first, so that every model starts with a uniform guess.
+
+    Raises:
+        RelearningDivergedError: the loss became NaN or infinite.
+    """
+    steps = schedule.marks[-1]
+    kept = np.arange(len(view.labels("retain")), dtype=np.int64)
+    forget = _passes(learned, steps * schedule.n_forget, rng)
+    retain = _passes(kept, steps * schedule.n_retain, rng)
+    network = view.private_copy()
+    if fresh_head:
+        head = network.get_submodule(view.head.name)
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
+    parameters = list(network.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=schedule.lr, momentum=schedule.momentum)
+    batches = zip(
+        _batches(view, "forget", forget, schedule.n_forget),
+        _batches(view, "retain", retain, schedule.n_retain),
+        strict=True,
+    )
+    seen: list[Tensor] = []
+    if 0 in schedule.marks:
+        seen.append(_examine(network, view, watched))
+    for step, (wanted, other) in enumerate(batches, start=1):
+        inputs = torch.cat([wanted[0], other[0]])
+        labels = torch.cat([wanted[1], other[1]])
+        loss = nn.functional.cross_entropy(network(inputs), labels)
+        if not torch.isfinite(loss):
+            raise RelearningDivergedError
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        optimizer.step()
+        if step in schedule.marks:
+            seen.append(_examine(network, view, watched))
+    joined = torch.stack(seen).double().cpu().numpy()
+    if not np.isfinite(joined).all():
+        raise RelearningDivergedError
+    log_p, correct = joined[:, 0], joined[:, 1]
+    return Watched(confidence=np.exp(log_p), loss=-log_p, correct=correct)
+
+
+def _passes(rows: IntArray, count: int, rng: np.random.Generator) -> IntArray:
+    """``count`` of ``rows``: shuffled passes over all of them, one after another."""
+    passes = -(-count // len(rows))
+    return np.concatenate([rng.permutation(rows) for _ in range(passes)])[:count]
+
+
+def _batches(
+    view: WhiteBox, split: SplitName, rows: IntArray, size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    labels = torch.from_numpy(view.labels(split)[rows]).to(view.device)
+    yield from zip(view.inputs(split, rows, size), labels.split(size), strict=True)
+
+
+@torch.no_grad()
+def _examine(network: nn.Module, view: WhiteBox, rows: IntArray) -> Tensor:
+    """(2, n): log p of the true class, and whether it is the prediction."""
+    labels = torch.from_numpy(view.labels("forget")[rows]).to(view.device)
+    logits = torch.cat([network(inputs) for inputs in view.inputs("forget", rows)])
+    log_p = logits.double().log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    return torch.stack([log_p, (logits.argmax(dim=1) == labels).double()])
