@@ -26,6 +26,7 @@ from unaudit.calibration import calibrate
 from unaudit.demo import LAYOUTS, Digits, load_digits, make_subject, train_model
 from unaudit.evidence import Probe, SplitName
 from unaudit.measuring import Answer, Measurement, Reading, probe_generator
+from unaudit.pipeline import within_access
 from unaudit.plugins import configured_probes
 from unaudit.stats import clopper_pearson
 from unaudit.training import single_threaded
@@ -97,7 +98,7 @@ class Bench:
         self.sizes = {name: len(where) for name, where in rows.items()}
         self.forget_classes = tuple(np.unique(digits.labels[digits.forget].numpy()).tolist())
         self.views = {name: self.view(module, digits, rows) for name, module in pool.items()}
-        self.probes = configured_probes({})[0]
+        self.probes = within_access(configured_probes({})[0], "black-box")[0]
         self.answers: dict[tuple[str, ...], Answer] = {}
 
     def view(self, module: nn.Module, digits: Digits, rows: dict[SplitName, Any]) -> BlackBox:

@@ -11,9 +11,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import World
-from unaudit.pipeline import audit, preview
 from unaudit.errors import InputError, UsageError
 from unaudit.evidence import PROBES
+from unaudit.pipeline import audit, preview
 from unaudit.plan import AuditPlan
 from unaudit.report.record import Record
 

@@ -14,9 +14,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unaudit.pipeline import audit, preview
     from unaudit.errors import UnauditError
     from unaudit.evidence import PROBES, ProbeCard, Scalar, Scores, Skipped
+    from unaudit.pipeline import audit, preview
     from unaudit.plan import AuditPlan
     from unaudit.report.record import Record
 

@@ -23,7 +23,7 @@ from unaudit.stats import (
     JointBootstrap,
     ResidualIndex,
     auc,
-    holm,
+    false_discovery,
     influence_auc,
     influence_mean,
     residual_index,
@@ -286,7 +286,7 @@ def _calibrate_one(
 
 
 def _correct_controls(calibrated: Sequence[Calibrated], alpha: float) -> list[Calibrated]:
-    """Holm over the positive controls of each family.
+    """Benjamini–Hochberg over the positive controls of each family.
 
     Uncorrected, one of ten blind probes passes its control by chance, with the original's lucky
     draw as its unit, and would speak for the whole family.
@@ -297,7 +297,7 @@ def _correct_controls(calibrated: Sequence[Calibrated], alpha: float) -> list[Ca
         p_values = [calibrated[i].index.positive_control_p for i in at]  # type: ignore[union-attr]
         if not at:
             continue
-        for i, p in zip(at, holm(np.array(p_values)), strict=True):
+        for i, p in zip(at, false_discovery(p_values), strict=True):
             if p > alpha and calibrated[i].informative:
                 reason = (
                     "its positive control does not stand out among those of its family "

@@ -146,7 +146,7 @@ class PolicySection(Section):
     """Family-wise error rate; intervals are drawn at level 1 − 2α, so that their upper end holds at
     1 − α."""
     access: Access | None = None
-    """What the probes may see. Default: the most that the model file allows."""
+    """What the probes may see: outputs alone (default), or activations and weights as well."""
     accept_black_box: bool = False
     """Let a black-box audit pass although refitting the last layer can fake its evidence."""
     fail_on: Literal["fail", "inconclusive"] = "inconclusive"

@@ -74,7 +74,7 @@ def make_views(
         scenario=scenario,
         scenario_source="stated",
         id_type="index",
-        ids_digest="",
+        ids_hmac="",
         copies=None,
         mix_differs=False,
     )

@@ -71,9 +71,20 @@ def test_nothing_is_dropped(make: Callable[[], Record]) -> None:
 
 def test_long_lists_end_in_a_count() -> None:
     record = passing()
-    skips = record.skipped * 10
+    skips = tuple(
+        skip.model_copy(update={"reason": f"{skip.reason} ({number})"})
+        for number in range(10)
+        for skip in record.skipped
+    )
     text = printed(record.model_copy(update={"skipped": skips}))
     assert "and 12 more, listed in record.json" in text
+
+
+def test_probes_that_share_a_reason_share_a_line() -> None:
+    record = passing()
+    (one, *_) = record.skipped
+    text = printed(record.model_copy(update={"skipped": (one,) * 5}))
+    assert f"5 probes: {one.kind}" in text
 
 
 def test_hostile_strings_are_printed_as_they_are() -> None:

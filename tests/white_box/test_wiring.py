@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from unaudit.pipeline import audit
 from unaudit.evidence import PROBES, ProbeCard, Scalar
 from unaudit.loading.networks import mlp
 from unaudit.measuring import measure_all
+from unaudit.pipeline import audit
 from unaudit.plan import AuditPlan
 from unaudit.views import BlackBox
 from unaudit.white_box import WhiteBox
@@ -85,7 +85,8 @@ def test_each_probe_is_given_the_view_of_its_access(tmp_path: Path) -> None:
     assert len(measured) == 3
     assert len(Outside.seen) == 5
     assert all(type(view) is BlackBox for view in Outside.seen)
-    assert Inside.seen == list(inside_of.values())
+    assert {id(view) for view in Inside.seen} == {id(view) for view in inside_of.values()}
+    assert len(Inside.seen) == 5
     assert all(isinstance(view, WhiteBox) for view in InsideOfTwo.seen)
     # subject and original against 3 retrained, 3 retrained against 2 others; two views each
     assert len(InsideOfTwo.seen) == 2 * (3 + 3 + 3 * 2)
@@ -131,6 +132,8 @@ forget = "forget.txt"
 [references]
 original = "original.safetensors"
 retrained = ["r1.safetensors", "r2.safetensors", "r3.safetensors"]
+[policy]
+access = "white-box"
 [run]
 bootstrap = 200
 store = "{(tmp_path / "store").as_posix()}"

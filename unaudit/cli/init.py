@@ -106,9 +106,9 @@ schema_version = 1
 # tau = 0.5
 # Family-wise error rate.
 # alpha = 0.05
-# What probes may see: "black-box" or "white-box". Default: the most that the
-# model file allows.
-# access = "black-box"
+# What probes may see: "black-box", outputs alone (default), or "white-box",
+# activations and weights as well.
+# access = "white-box"
 # Let a black-box audit pass although refitting the last layer can fake it.
 # accept_black_box = false
 # From which outcome on the exit code is not 0: "inconclusive" or "fail".

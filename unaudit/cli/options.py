@@ -156,7 +156,7 @@ def plan_options() -> list[PlanOption]:
             key="policy.access",
             heading=POLICY,
             type=_choice("black-box", "white-box"),
-            help="What probes may see. Default: the most that the model file allows.",
+            help="What probes may see: outputs alone (default), or activations and weights too.",
         ),
         PlanOption(
             "--preset",

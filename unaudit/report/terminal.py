@@ -61,17 +61,25 @@ def print_summary(record: Record, console: Console) -> None:
     _print_verdict(shown, writer)
     _print_families(shown, writer)
     _print_findings(shown, writer)
-    skipped = [
-        f"{shorten(skip.title, 40)}: {skip.kind}, {shorten(skip.reason, 200)}"
-        for skip in shown.skipped
-    ]
-    writer.listing("Did not run", skipped)
+    writer.listing("Did not run", _did_not_run(shown))
     writer.listing("Warnings", [*shown.controls.warnings, *shown.environment.warnings])
     writer.listing("Missing", shown.verdict.missing)
     if shown.verdict.next_step:
         writer.listing("Next step", [shown.verdict.next_step])
     writer.line()
     writer.line("Passing is not proof of deletion; failing is evidence, not proof of storage.")
+
+
+def _did_not_run(record: Record) -> list[str]:
+    """One line per reason: many probes often share one."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for skip in record.skipped:
+        by_reason.setdefault((skip.kind, skip.reason), []).append(skip.title)
+    return [
+        f"{shorten(titles[0], 40) if len(titles) == 1 else f'{len(titles)} probes'}: "
+        f"{kind}, {shorten(reason, 200)}"
+        for (kind, reason), titles in by_reason.items()
+    ]
 
 
 class _Writer:

@@ -17,7 +17,7 @@ from unaudit.stats.equivalence import (
 )
 from unaudit.stats.in_model import in_model_index
 from unaudit.stats.mix import same_mix_p
-from unaudit.stats.multiplicity import holm
+from unaudit.stats.multiplicity import false_discovery, holm
 from unaudit.stats.proportion import clopper_pearson
 from unaudit.stats.roc import OperatingPoint, RocBand, advantage, band, roc_curve, tpr_at_fpr
 from unaudit.stats.samples import Interval
@@ -37,6 +37,7 @@ __all__ = [
     "band",
     "clopper_pearson",
     "epsilon_lower_bound",
+    "false_discovery",
     "fieller",
     "holm",
     "in_model_index",

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from unaudit.evidence import FloatArray
+
+
+def false_discovery(p: npt.ArrayLike) -> FloatArray:
+    """Benjamini–Hochberg-adjusted p-values, in the order given (J. R. Statist. Soc. B 57, 1995).
+
+    Rejecting where the adjusted p ≤ α keeps the expected share of false rejections ≤ α for
+    independent or positively dependent tests; where every hypothesis is true, the chance of any
+    rejection.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    return np.asarray(stats.false_discovery_control(values)) if len(values) else values
 
 
 def holm(p: npt.ArrayLike) -> FloatArray:
