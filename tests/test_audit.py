@@ -158,7 +158,8 @@ def test_two_retrained_models_leave_comparisons_out(world: World) -> None:
     record = audit(changed(plan, references={"retrained": plan.references.retrained[:2]}))
     reasons = {skip.probe: skip.reason for skip in record.skipped}
     assert reasons["jsd"].startswith("compares with retrained models and needs 3 of them")
-    assert record.verdict.outcome == "fail"
+    # two models tell too little of their spread to fail even the original
+    assert record.verdict.outcome == "inconclusive"
 
 
 def test_the_preview_runs_nothing_and_agrees_with_the_audit(world: World, tmp_path: Path) -> None:

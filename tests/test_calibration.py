@@ -148,6 +148,21 @@ def test_equal_scores_are_not_known_beyond_one_example() -> None:
     assert found.index is None or found.index.high is None or found.index.high > TAU
 
 
+@pytest.mark.parametrize("m", [3, 5])
+def test_agreement_of_a_few_retrained_models_is_not_certainty(m: int) -> None:
+    """An attacker that says 0 of all references and ½ of a fresh retrained model must not fail it:
+    seen with a confidence attack on CIFAR-10."""
+
+    def said(value: float) -> Reading:
+        return Reading((Scores(np.full(5000, value)),))
+
+    measurement = Measurement(probe_of(), said(0.5), said(0.5134), (said(0.0),) * m)
+    (found,) = run([measurement], case_of(forget=5000, retrained=m))
+    assert found.index is not None
+    # doubled for the two sides of membership and for the probes' half of alpha, over 7 probes
+    assert found.index.p_residual * 2 * 2 * 7 > ALPHA
+
+
 def test_scalars_of_a_model_share_their_noise() -> None:
     """Sixteen copies of one noisy scalar are known no better than one."""
 
@@ -155,7 +170,7 @@ def test_scalars_of_a_model_share_their_noise() -> None:
         return Reading((Scalar(value, stderr=0.1),))
 
     measurement = Measurement(
-        probe_of(), reading(0.0), reading(1.0), tuple(reading(v) for v in (0.0, 0.1, -0.1, 0.05))
+        probe_of(), reading(0.0), reading(1.0), tuple(reading(v) for v in (0.0, 0.2, -0.2, 0.1))
     )
     case = case_of(retrained=4)
     (single,), copies = run([measurement], case), run([measurement] * 16, case)

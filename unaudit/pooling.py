@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unaudit.calibration import Calibrated, Scale
+from unaudit.calibration import LEAST_SPREAD, Calibrated, Scale
+
+LEAST_POOLED_SPREAD = LEAST_SPREAD / 2
+"""The same for a pool, in which the accidents of single probes average out."""
 
 
 def pool(calibrated: Sequence[Calibrated], alpha: float) -> Scale | None:
@@ -39,7 +42,8 @@ def pool(calibrated: Sequence[Calibrated], alpha: float) -> Scale | None:
         retrained = retrained + unit * (scale.retrained - zero)
         deviations = deviations + unit * scale.deviations
     example_df = min(item.scale.example_df for item in usable if item.scale is not None)
-    return Scale(float(subject), 1.0, retrained, deviations, example_df)
+    least = 0.0 if usable[0].mode == "in-model" else LEAST_POOLED_SPREAD
+    return Scale(float(subject), 1.0, retrained, deviations, example_df, least)
 
 
 def _half_width(calibrated: Calibrated, alpha: float) -> float:
