@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data.complaints import complaint_about, folder_of, kept_parquet, use
 from tests.data.conftest import Opener
@@ -26,6 +28,19 @@ def test_mixed_sizes(tmp_path: Path, opened: Opener, encode: Encode) -> None:
     use(opened(root, preprocess={"center_crop": (5, 5)}))
     message = complaint_about(opened, root, center_crop=(6, 5))
     assert "fewer than preprocess.center_crop asks for (6×5); set preprocess.resize" in message
+
+
+def test_a_switch_of_another_package_does_not_let_damaged_images_in(
+    tmp_path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    folder = tmp_path / "images" / "cat"
+    folder.mkdir(parents=True)
+    whole = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(whole, "PNG")
+    (folder / "half.png").write_bytes(whole.getvalue()[:-900])
+    assert "half.png" in complaint_about(opened, tmp_path / "images")
 
 
 @pytest.mark.parametrize("keep", [0, 5, 20, 60, -60])

@@ -61,6 +61,8 @@ def decode(data: bytes, mode: str) -> Image.Image:
     if kind is None:
         raise BadExampleError(f"is not a {FORMAT_NAMES} image; convert or remove it")
     try:
+        # other packages (WeasyPrint) switch this on for the whole process: half an image would pass
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
         image: Image.Image = kind(io.BytesIO(data))
         width, height = image.size
         if width * height <= MAX_PIXELS:
