@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.worlds import ScoreWorld, case_of, measurement_of, probe_of
-from unaudit.calibration import Calibrated, calibrate, choose_mode, measure_of
+from unaudit.calibration import Calibrated, calibrate, choose_mode
+from unaudit.columns import measure_of
 from unaudit.evidence import Scalar, Scores
 from unaudit.measuring import Measurement, Reading
 from unaudit.pooling import pool

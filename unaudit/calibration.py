@@ -10,23 +10,20 @@ Two ways to know what 0 and 1 mean on this data:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from unaudit.evidence import FAMILIES, Family, FloatArray, IntArray, Scalar, Scores, SplitName
-from unaudit.measuring import Answer, Measurement, Reading
+from unaudit.columns import columns, mean_measure, measure_of
+from unaudit.evidence import FAMILIES, Family, FloatArray, Scores
+from unaudit.measuring import Measurement
+from unaudit.scale import LEAST_SPREAD, Scale
 from unaudit.stats import (
     JointBootstrap,
     ResidualIndex,
-    auc,
     false_discovery,
-    influence_auc,
-    influence_mean,
-    residual_index,
 )
 
 if TYPE_CHECKING:
@@ -41,60 +38,8 @@ MIN_HELD_OUT = 3
 """Retrained models needed to hold one out and still know the spread of the others."""
 MIN_HELD_OUT_COMPARED = 4
 """The same for a comparative probe, whose spread takes three models to see."""
-LEAST_SPREAD = 0.1
-"""Least standard deviation of a fresh retrained model's residual index that is believed. Measures
-that take few values (an accuracy of 0, an attacker that calls all or none) often agree among three
-or five retrained models and differ in the next: on CIFAR-10 a confidence attack said 0, 0, 0 of
-three and ½ of the fourth. Spreads seen on digits are 0.1 to 0.3 (our choice)."""
 CHANCE = 0.5
 """AUC of forget against unseen when the forget set was never trained on."""
-
-
-Influence: TypeAlias = tuple[SplitName, "IntArray | None", FloatArray]
-"""(split, rows, influence of each of these examples on a measure)"""
-Column: TypeAlias = tuple[float, list[Influence], float]
-"""(value, example influences, own standard error) of one model that spans the axis."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """The values of one probe (or one pooled family) that span its axis."""
-
-    subject: float
-    original: float
-    retrained: FloatArray
-    """(m,)"""
-    deviations: FloatArray
-    """(replicates, 2 + m): joint bootstrap deviations of subject, original, retrained."""
-    example_df: float
-    """Degrees of freedom of the example part: the smallest resampled split, less one."""
-    least_spread: float = 0.0
-    """Standard deviation among retrained models, in residual-index units, below which what the few
-    at hand show is not believed."""
-
-    def index(self, alpha: float, tau: float) -> ResidualIndex:
-        return residual_index(
-            self.subject,
-            self.original,
-            self._believable(),
-            self.deviations,
-            alpha=alpha,
-            tau=tau,
-            example_df=self.example_df,
-        )
-
-    def _believable(self) -> FloatArray:
-        """The retrained values, spread out to the least spread if they lie closer together."""
-        values, m = self.retrained, len(self.retrained)
-        mean = float(values.mean())
-        least = self.least_spread * abs(self.original - mean)
-        spread = float(values.std(ddof=1)) if m > 1 else 0.0
-        if m < 2 or spread >= least:
-            return values
-        if spread > 0.0:
-            return np.asarray(mean + (values - mean) * (least / spread))
-        even = np.linspace(-1.0, 1.0, m)
-        return np.asarray(mean + even * (least / even.std(ddof=1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,23 +63,6 @@ class Calibrated:
     @property
     def family(self) -> Family:
         return self.measurement.card.family
-
-
-def measure_of(answer: Answer) -> float:
-    """The measure m of one answer; higher = more remembered."""
-    if isinstance(answer, Scalar):
-        return answer.value
-    if answer.statistic == "mean":
-        return float(answer.forget.mean())
-    if answer.unseen is None:
-        raise ValueError(f"the statistic '{answer.statistic}' needs scores of unseen examples")
-    if answer.statistic == "auc":
-        return auc(answer.forget, answer.unseen)
-    return float(answer.forget.mean() - answer.unseen.mean())
-
-
-def _mean_measure(reading: Reading) -> float:
-    return float(np.mean([measure_of(answer) for answer in reading.answers]))
 
 
 def calibrate(
@@ -163,7 +91,7 @@ def calibrate(
     column = 0
     for measurement, (mode, _) in zip(measurements, modes, strict=True):
         own, counts = [], [len(case.splits["forget"])]
-        for model, (value, influences, stderr) in enumerate(_columns(measurement, mode)):
+        for model, (value, influences, stderr) in enumerate(columns(measurement, mode)):
             own.append(value)
             for split, rows, phi in influences:
                 bootstrap.add(split, phi, rows=rows, column=column)
@@ -215,61 +143,6 @@ def choose_mode(measurement: Measurement, case: Case) -> tuple[Mode | None, str 
     return None, "needs an original and at least two retrained models; add --original, --retrained"
 
 
-def _columns(measurement: Measurement, mode: Mode | None) -> list[Column]:
-    """(value, example influences, own standard error) of every model that spans the axis."""
-    if mode == "in-model":
-        scores = measurement.subject.answers[0]
-        assert isinstance(scores, Scores)
-        return [_auc_column(scores, "forget"), _auc_column(scores, "retain")]
-    readings = [measurement.subject]
-    if mode == "retrained":
-        assert measurement.original is not None
-        readings += [measurement.original, *measurement.retrained]
-    return [_reading_column(reading) for reading in readings]
-
-
-def _reading_column(
-    reading: Reading,
-) -> Column:
-    """Averages over the answers of one reading."""
-    n = len(reading.answers)
-    influences: list[Influence] = []
-    stderr = 0.0
-    for answer in reading.answers:
-        if isinstance(answer, Scalar):
-            # unknown is not 0: without a standard error the probe cannot be judged
-            stderr += (math.nan if answer.stderr is None else answer.stderr) / n
-            continue
-        for split, phi in _influences(answer):
-            influences.append((split, answer.rows.get(split), phi / n))
-    return _mean_measure(reading), influences, stderr
-
-
-def _influences(scores: Scores) -> list[tuple[SplitName, FloatArray]]:
-    if scores.statistic == "mean":
-        return [("forget", influence_mean(scores.forget))]
-    assert scores.unseen is not None
-    if scores.statistic == "auc":
-        on_forget, on_unseen = influence_auc(scores.forget, scores.unseen)
-        return [("forget", on_forget), ("unseen", on_unseen)]
-    return [
-        ("forget", influence_mean(scores.forget)),
-        ("unseen", -influence_mean(scores.unseen)),
-    ]
-
-
-def _auc_column(scores: Scores, members: Literal["forget", "retain"]) -> Column:
-    positive = scores.forget if members == "forget" else scores.retain
-    assert positive is not None
-    assert scores.unseen is not None
-    on_members, on_unseen = influence_auc(positive, scores.unseen)
-    influences: list[Influence] = [
-        (members, scores.rows.get(members), on_members),
-        ("unseen", scores.rows.get("unseen"), on_unseen),
-    ]
-    return auc(positive, scores.unseen), influences, 0.0
-
-
 def _calibrate_one(
     measurement: Measurement,
     mode: Mode | None,
@@ -280,7 +153,7 @@ def _calibrate_one(
     tau: float,
     example_df: float,
 ) -> Calibrated:
-    measure = _mean_measure(measurement.subject)
+    measure = mean_measure(measurement.subject)
     if mode is None:
         return Calibrated(measurement, None, measure, None, None, "not-run", "not-run", reason)
     if mode == "in-model":
@@ -334,7 +207,7 @@ def _flags_held_out(measurement: Measurement, scale: Scale, alpha: float, tau: f
     Bonferroni over the m models, so that an honest probe survives with probability ≥ 1 − α.
     """
     m = len(scale.retrained)
-    measured = [_mean_measure(reading) for reading in measurement.retrained]
+    measured = [mean_measure(reading) for reading in measurement.retrained]
     for held_out in range(m):
         others = [i for i in range(m) if i != held_out]
         values = scale.retrained[others]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unaudit.calibration import LEAST_SPREAD, Calibrated, Scale
+from unaudit.calibration import Calibrated
+from unaudit.scale import LEAST_SPREAD, Scale
 
 LEAST_POOLED_SPREAD = LEAST_SPREAD / 2
 """The same for a pool, in which the accidents of single probes average out."""

@@ -21,7 +21,7 @@ from attacks.white_box.miars import ForgetNeighborAttack, TrainNeighborAttack
 from tests.probes_white.arrays import SIZES, WIDTH, FeatureWorld, make_labels, view_of, without
 from tests.probes_white.known import digest_of, known
 from tests.probes_white.mislabeled import mislabeled
-from unaudit.calibration import measure_of
+from unaudit.columns import measure_of
 from unaudit.evidence import (
     PROBES,
     SCENARIOS,
