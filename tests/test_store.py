@@ -149,6 +149,14 @@ def test_a_store_that_cannot_be_written_names_the_remedy(tmp_path: Path) -> None
         Store(blocked).array("ab12", SHAPE, np.float32, Counter())
 
 
+def test_the_key_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
+    first = Store(tmp_path).secret()
+    assert len(first) == 32
+    assert Store(tmp_path).secret() == first
+    assert Store(tmp_path / "other").secret() != first
+    assert (tmp_path / "auditor.key").stat().st_mode & 0o077 == 0
+
+
 def test_the_default_root_follows_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
