@@ -25,6 +25,7 @@ from unaudit.evidence import IntArray, Scenario, SplitName
 from unaudit.loading import Model, RecordedModel, Trust, load_model
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
+from unaudit.shadows import Shadows
 from unaudit.splits import Copies, Split, cut, detect_scenario, mark, mix_differs, swapped_classes
 from unaudit.views import Marks
 
@@ -71,6 +72,8 @@ class Case:
     whose truth is known, and decide nothing."""
     swapped: tuple[int, int] | None = None
     """The classes of a relabeling; None: the request is to erase."""
+    shadows: Shadows | None = None
+    """What shadow models say of the examples; None: none were trained."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

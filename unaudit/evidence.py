@@ -124,6 +124,8 @@ class ProbeCard:
     """What the request must hold for the probe to run. Such a probe speaks of a part or of a side
     effect of what was asked, so it counts on its own and stays out of its family's pool: it can add
     evidence of retention, and cannot dilute that of others."""
+    shadows: Literal["trained", "unlearned"] | None = None
+    """Shadow models without which the probe is skipped: as trained, or unlearned as well."""
 
 
 @runtime_checkable

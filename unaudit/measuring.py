@@ -124,6 +124,10 @@ def obstacle(card: ProbeCard, case: Case) -> str | None:
         return "the request is not a relabeling (request.kind = 'relabel')"
     if card.asks == "canaries" and "forget" not in case.marks.canaries:
         return "no canaries are marked in the list of forget ids ('unaudit canary make')"
+    if card.shadows is not None and case.shadows is None:
+        return "needs shadow models; add --shadows N (and a recipe, to train them)"
+    if card.shadows == "unlearned" and case.shadows is not None and not case.shadows.unlearner:
+        return "needs the unlearning method that was used; add --unlearner METHOD"
     for split in sorted(card.needs - set(case.splits)):
         return f"needs {split} examples; add --{split}"
     if card.access == "white-box":

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unaudit.evidence import FloatArray, IntArray, Scenario, SplitName
+from unaudit.shadows import Shadows
 
 CHUNK_ELEMENTS = 1 << 22
 """Logits turned to float64 at a time: 32 MiB."""
@@ -113,6 +114,8 @@ class BlackBox:
         forget_classes: tuple[int, ...],
         n_classes: int,
         marks: Marks | None = None,
+        shadows: Shadows | None = None,
+        queried: Callable[[SplitName, str], FloatArray] | None = None,
     ) -> None:
         self._load = dict(outputs)
         self._loaded: dict[SplitName, Outputs] = {}
@@ -121,6 +124,9 @@ class BlackBox:
         """Classes that occur in the forget set, ascending."""
         self.n_classes = n_classes
         self.marks = marks or Marks()
+        self.shadows = shadows
+        """What shadow models say of the same examples; None where there are none."""
+        self._queried = queried
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -132,6 +138,18 @@ class BlackBox:
         if split not in self._loaded:
             self._loaded[split] = self._load[split]()
         return self._loaded[split]
+
+    def queries(self, split: SplitName) -> FloatArray:
+        """(q, n) logit-scaled confidence of a split under the queries of :attr:`shadows`, in their
+        order; the plain one alone without shadows."""
+        plain = self.outputs(split).logit_confidence
+        names = ("plain",) if self.shadows is None else self.shadows.queries
+        rows = [plain]
+        for name in names[1:]:
+            if self._queried is None:
+                raise ValueError(f"this model cannot be asked anew: no {name!r} query")
+            rows.append(self._queried(split, name))
+        return np.stack(rows)
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:
