@@ -176,7 +176,7 @@ def test_scalars_of_a_model_share_their_noise() -> None:
     )
     case = case_of(retrained=4)
     (single,), copies = run([measurement], case), run([measurement] * 16, case)
-    pooled = pool(copies, ALPHA, TAU)
+    pooled = pool(copies, ALPHA)
     assert pooled is not None
     assert single.index is not None
     assert pooled.index(ALPHA, TAU).high == pytest.approx(single.index.high, abs=0.02)
@@ -225,7 +225,7 @@ def test_the_pool_of_copies_of_one_probe_is_that_probe() -> None:
     one = measured(world_of(seed=5), 0.2)
     (single,) = run([one])
     copies = run([one] * 10)
-    pooled = pool(copies, ALPHA, TAU)
+    pooled = pool(copies, ALPHA)
     assert pooled is not None
     assert single.index is not None
     index = pooled.index(ALPHA, TAU)
@@ -241,10 +241,10 @@ def test_the_pool_leaves_out_what_cannot_see() -> None:
     seeing, unseeing = run([good, blind])
     assert seeing.informative
     assert not unseeing.informative
-    pooled = pool([seeing, unseeing], ALPHA, TAU)
+    pooled = pool([seeing, unseeing], ALPHA)
     assert pooled is not None
     assert pooled.index(ALPHA, TAU).estimate == pytest.approx(seeing.index.estimate)  # type: ignore[union-attr]
-    assert pool([unseeing], ALPHA, TAU) is None
+    assert pool([unseeing], ALPHA) is None
 
 
 def test_comparative_spread_is_that_of_a_fresh_model() -> None:
@@ -292,9 +292,12 @@ def test_a_clear_control_of_a_part_lends_no_weight_to_the_family() -> None:
 
 
 def test_what_is_lost_on_one_probe_does_not_pay_for_what_is_kept_on_another() -> None:
-    """Indices 1 and −5, equally precise: their mean is −2, the pool counts 1 and −τ."""
+    """Indices 1 and −5, equally precise: their mean is −2; with a floor of −τ it is ¼."""
     world = world_of(effect=1.5, spread=0.02, noise=0.05)
     calibrated = run([measured(world, 1.0, name="kept"), measured(world, -5.0, name="lost")])
-    pooled = pool(calibrated, ALPHA, TAU)
+    pooled, guarded = pool(calibrated, ALPHA), pool(calibrated, ALPHA, -TAU)
     assert pooled is not None
-    assert pooled.subject == pytest.approx(0.25, abs=0.1)
+    assert guarded is not None
+    assert pooled.subject == pytest.approx(-2.0, abs=0.2)
+    assert guarded.subject == pytest.approx(0.25, abs=0.1)
+    assert (pooled.deviations == guarded.deviations).all()

@@ -22,7 +22,7 @@ from unaudit.recording.sanity import sanity
 from unaudit.references import FAKE
 from unaudit.report.record import Matrix, MatrixCell, Record
 from unaudit.stats import ResidualIndex
-from unaudit.verdict import classify
+from unaudit.judging import classify
 
 ALPHA, TAU = 0.05, 0.5
 MADE_BY: dict[str, float] = {"finetune": 0.95, FAKE: 0.0}

@@ -90,6 +90,35 @@ def test_over_unlearned_membership_fails() -> None:
     assert "too different from never-seen" in verdict.reasons[0]
 
 
+def test_a_pool_fails_what_is_too_different_where_no_single_probe_can() -> None:
+    settings = {"retrained": 3, "probes_per_family": 8, "spread": 0.12, "correlated": False}
+    verdict = verdict_on(audited(-1.0, **settings), retrained=3)  # type: ignore[arg-type]
+    membership = verdict.families[0]
+    assert not any(judged.fails for judged in verdict.probes)
+    assert (membership.outcome, membership.fails) == ("over-unlearned", True)
+    assert verdict.outcome == "fail"
+    assert verdict.headline.startswith("taken together")
+
+
+def test_what_is_lost_on_one_probe_does_not_pay_for_what_is_kept_on_another() -> None:
+    """Four output distances halfway to the original and one far below average to nothing kept."""
+    distance: tuple[Family, ...] = ("output-distance",)
+    calibrated = [
+        *audited(0.0, families=("membership",)),
+        *audited(0.5, 10, families=distance, probes_per_family=4, spread=0.15),
+        *audited(-3.0, 50, families=distance, probes_per_family=1, spread=0.15),
+    ]
+    verdict = verdict_on(calibrated)
+    family = verdict.families[1]
+    assert family.outcome == "not-residual"
+    assert family.upper is not None
+    assert family.upper > TAU
+    assert family.blocked is not None
+    assert "make up for" in family.blocked
+    assert verdict.outcome == "inconclusive"
+    assert verdict.upper_bound == family.upper
+
+
 def test_over_unlearned_output_distance_does_not_fail() -> None:
     calibrated = audited(-1.5, families=("output-distance",))
     verdict = verdict_on(calibrated)

@@ -10,7 +10,8 @@ from unaudit.stats import ResidualIndex
 
 if TYPE_CHECKING:
     from unaudit.case import Case
-    from unaudit.verdict import Judged, JudgedFamily, Outcome
+    from unaudit.judging import Judged, JudgedFamily
+    from unaudit.verdict import Outcome
 
 FAMILY_WORDS = {
     "membership": "membership",

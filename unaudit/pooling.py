@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,15 +17,20 @@ MOST_PRECISE = 2.0
 """How many times narrower than the median of its family a probe's interval counts at most."""
 
 
-def pool(calibrated: Sequence[Calibrated], alpha: float, tau: float) -> Scale | None:
+def pool(calibrated: Sequence[Calibrated], alpha: float, floor: float = -math.inf) -> Scale | None:
     """One axis for the informative probes of a family that speak of the whole request.
 
     Each probe is brought to residual-index units, weighted by its precision and added up for every
     model and every bootstrap replicate: correlated probes do not count twice, and the spread of the
     pooled index among the retrained models is seen as it is. No probe counts as more than twice as
     precise as the family's median: a spread that came out small by chance among few models must not
-    take over. The subject's index on a probe counts as −τ at least, so that what is lost on one
-    probe cannot pay for what is kept on another.
+    take over.
+
+    Args:
+        calibrated: the probes of the family.
+        alpha: of the intervals from which precision is read.
+        floor: the least that the subject's index on a single probe counts as; with one, what is
+            lost on one probe cannot pay for what is kept on another.
     """
     usable = [c for c in calibrated if c.informative and c.pooled and c.scale is not None]
     modes = {c.mode for c in usable}
@@ -44,7 +50,7 @@ def pool(calibrated: Sequence[Calibrated], alpha: float, tau: float) -> Scale | 
         assert scale is not None
         zero = scale.retrained.mean()
         unit = weight / (scale.original - zero)
-        subject += weight * max((scale.subject - zero) / (scale.original - zero), -tau)
+        subject += weight * max((scale.subject - zero) / (scale.original - zero), floor)
         retrained = retrained + unit * (scale.retrained - zero)
         deviations = deviations + unit * scale.deviations
     example_df = min(item.scale.example_df for item in usable if item.scale is not None)

@@ -9,11 +9,11 @@ import numpy as np
 from unaudit.calibration import Calibrated
 from unaudit.case import Case
 from unaudit.evidence import FAMILIES
+from unaudit.judging import classify
 from unaudit.recording.intervals import interval_of
 from unaudit.report.record import Matrix, MatrixCell, MatrixColumn, MatrixRow, Role
 from unaudit.scale import Scale
 from unaudit.stats import ResidualIndex
-from unaudit.verdict import classify
 
 
 def matrix(case: Case, calibrated: Sequence[Calibrated], alpha: float, tau: float) -> Matrix | None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from unaudit.calibration import Calibrated
 from unaudit.case import Case
 from unaudit.evidence import Family
+from unaudit.judging import classify
 from unaudit.plan import AuditPlan
 from unaudit.references import FAKE
 from unaudit.report.record import ProbeOutcome, Sanity
-from unaudit.verdict import classify
 
 
 def sanity(plan: AuditPlan, case: Case, calibrated: Sequence[Calibrated], alpha: float) -> Sanity:
