@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unaudit.engine.store import Store, content_key
+from unaudit.engine.store import Store, content_key, kind_of
 from unaudit.errors import InputError
 
 SHAPE = (5, 3)
@@ -33,6 +36,11 @@ def entry(store: Store, key: str, suffix: str = ".npy") -> Path:
     return store.root / key[:2] / f"{key}{suffix}"
 
 
+def left_in(folder: Path) -> list[Path]:
+    """Files other than the one for locks, which stays."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != "locks"]
+
+
 def test_an_entry_is_computed_once(tmp_path: Path) -> None:
     store, fill = Store(tmp_path), Counter()
     first = store.array("ab12", SHAPE, np.float32, fill)
@@ -50,7 +58,7 @@ def test_several_arrays_are_kept_all_or_none(tmp_path: Path) -> None:
     wanted = dict.fromkeys(("ab12", "cd34"), (SHAPE, np.float32))
     with pytest.raises(RuntimeError):
         Store(tmp_path).arrays(wanted, fail)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert left_in(tmp_path) == []
 
 
 def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
@@ -82,14 +90,6 @@ def test_an_entry_of_another_shape_is_computed_again(tmp_path: Path) -> None:
     assert fill.calls == 2
 
 
-def test_an_entry_without_its_checksum_does_not_count(tmp_path: Path) -> None:
-    store, fill = Store(tmp_path), Counter()
-    store.array("ab12", SHAPE, np.float32, fill)
-    entry(store, "ab12", ".sum").unlink()
-    store.array("ab12", SHAPE, np.float32, fill)
-    assert fill.calls == 2
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     def fail(array: npt.NDArray[np.float32]) -> None:
@@ -99,7 +99,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, error: type[BaseEx
     store = Store(tmp_path)
     with pytest.raises(error):
         store.array("ab12", SHAPE, np.float32, fail)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert left_in(tmp_path) == []
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"No space left on device.*--store"):
         Store(tmp_path).array("ab12", SHAPE, np.float32, full)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert left_in(tmp_path) == []
 
 
 def test_room_is_taken_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_room_is_taken_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="No space left on device"):
         Store(tmp_path).array("ab12", SHAPE, np.float32, fill)
     assert fill.calls == 0
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert left_in(tmp_path) == []
 
 
 def test_several_arrays_come_from_one_computation(tmp_path: Path) -> None:
@@ -157,6 +157,16 @@ def test_the_key_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
     assert (tmp_path / "auditor.key").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("found", [b"", b"short", bytes(33)], ids=len)
+def test_a_damaged_key_is_refused_and_left_alone(tmp_path: Path, found: bytes) -> None:
+    """An empty one would let everybody guess what was digested with it."""
+    path = tmp_path / "auditor.key"
+    path.write_bytes(found)
+    with pytest.raises(InputError, match=r"auditor\.key: damaged .* restore it or delete it"):
+        Store(tmp_path).secret()
+    assert path.read_bytes() == found
+
+
 def test_the_default_root_follows_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,3 +183,13 @@ def test_keys_differ_exactly_when_inputs_do(
 ) -> None:
     assert (content_key("job", values=a) == content_key("job", values=b)) == (a == b)
     assert content_key("job", values=a) != content_key("other", values=a)
+
+
+def test_a_key_knows_its_kind() -> None:
+    key = content_key("logits", model="a")
+    assert (key, kind_of(key)) == (str(key), "logits")
+    assert kind_of(content_key("unaudit.module:make_model", seed=1)) == "make_model"
+    assert kind_of(str(key)) == kind_of("ab12") == "unknown"
+    for copied in (copy.copy(key), pickle.loads(pickle.dumps(key))):
+        assert (copied, kind_of(copied)) == (key, "logits")
+    assert json.loads(json.dumps({key: key})) == {str(key): str(key)}

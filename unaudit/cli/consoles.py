@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import textwrap
@@ -37,6 +38,20 @@ def one_line(text: str) -> str:
 def warn(text: str) -> None:
     """One line on stderr on something that did not stop the run."""
     note(f"warning: {text}")
+
+
+class _Warnings(logging.Handler):
+    """Passes on what the engine has to say while it works."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
+
+
+def listen_to_warnings() -> None:
+    """Print warnings of the package's loggers as lines of ours; a second call changes nothing."""
+    own = logging.getLogger("unaudit")
+    if not any(isinstance(handler, _Warnings) for handler in own.handlers):
+        own.addHandler(_Warnings(logging.WARNING))
 
 
 def result_console() -> Console:

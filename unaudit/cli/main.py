@@ -14,12 +14,13 @@ from unaudit.cli.bench import bench
 from unaudit.cli.calibrate import calibrate
 from unaudit.cli.canary import canary
 from unaudit.cli.check import check
-from unaudit.cli.consoles import CLOSED_PIPE, drop_stdout, note
+from unaudit.cli.consoles import CLOSED_PIPE, drop_stdout, listen_to_warnings, note
 from unaudit.cli.demo import demo
 from unaudit.cli.init import init
 from unaudit.cli.plan import plan
 from unaudit.cli.probes import probes
 from unaudit.cli.report import report
+from unaudit.cli.store import store
 from unaudit.cli.unlearn import unlearn
 from unaudit.cli.unlearners import unlearners
 from unaudit.errors import ExitCode, UnauditError
@@ -97,6 +98,7 @@ for command in (
     unlearners,
     report,
     canary,
+    store,
 ):
     cli.add_command(command)
 
@@ -104,6 +106,7 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; never a traceback unless asked for."""
     _tolerate_narrow_encodings()
+    listen_to_warnings()
     try:
         code = cli.main(
             None if arguments is None else list(arguments),
