@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from attacks.black_box._attackers import Decide, Fit
-from attacks.black_box._parameters import require_whole
+from attacks.black_box._attackers import Decide, Fit, fit_svc
+from attacks.black_box._parameters import require_positive, require_whole
 from attacks.black_box._selection import (
     MIN_EXAMPLES,
     absent,
@@ -155,3 +156,22 @@ class FittedAttack(ABC):
                 "fitted_per_side": fitted.fitted_per_side,
             },
         )
+
+
+@dataclass(frozen=True)
+class SvcAttack(FittedAttack):
+    """Attackers as SalUn's: support vector classifiers with an RBF kernel."""
+
+    penalty: float = 3.0
+    """The C of the SVC."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "penalty")
+
+    @abstractmethod
+    def span(self, n_classes: int) -> float:
+        """Signals lie from 0 to here."""
+
+    def attacker(self, n_classes: int) -> Fit:
+        return partial(fit_svc, penalty=self.penalty, span=self.span(n_classes))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from attacks.black_box._attackers import Fit, fit_svc
-from attacks.black_box._crossfit import FittedAttack
-from attacks.black_box._parameters import require_positive
+from attacks.black_box._crossfit import SvcAttack
 from unaudit.evidence import PROBES, FloatArray, ProbeCard
 from unaudit.views import Outputs
 
 
 @PROBES.register("confidence")
 @dataclass(frozen=True)
-class ConfidenceAttack(FittedAttack):
+class ConfidenceAttack(SvcAttack):
     """Share of forget examples that an attacker calls members by their true-class probability.
 
     The attacker is SalUn's SVC (C = 3, RBF, gamma auto). Theirs is fitted on the first |test|
@@ -44,15 +41,8 @@ class ConfidenceAttack(FittedAttack):
         needs=frozenset({"retain", "unseen"}),
     )
 
-    penalty: float = 3.0
-    """The C of the SVC."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "penalty")
-
     def signal(self, outputs: Outputs) -> FloatArray:
         return np.exp(outputs.log_confidence)
 
-    def attacker(self, n_classes: int) -> Fit:
-        return partial(fit_svc, penalty=self.penalty, span=1.0)
+    def span(self, n_classes: int) -> float:
+        return 1.0

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
-from attacks.black_box._attackers import Fit, fit_svc
-from attacks.black_box._crossfit import FittedAttack
-from attacks.black_box._parameters import require_positive
+from attacks.black_box._crossfit import SvcAttack
 from unaudit.evidence import PROBES, FloatArray, ProbeCard
 from unaudit.views import Outputs
 
 
 @PROBES.register("entropy")
 @dataclass(frozen=True)
-class EntropyAttack(FittedAttack):
+class EntropyAttack(SvcAttack):
     """Share of forget examples that an attacker calls members by the entropy of their prediction.
 
     The same attacker as for C-MIA (IDI does not print another one; Bad-T and SSD use logistic
@@ -42,15 +39,8 @@ class EntropyAttack(FittedAttack):
         needs=frozenset({"retain", "unseen"}),
     )
 
-    penalty: float = 3.0
-    """The C of the SVC."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "penalty")
-
     def signal(self, outputs: Outputs) -> FloatArray:
         return outputs.entropy
 
-    def attacker(self, n_classes: int) -> Fit:
-        return partial(fit_svc, penalty=self.penalty, span=math.log(n_classes))
+    def span(self, n_classes: int) -> float:
+        return math.log(n_classes)

@@ -36,6 +36,7 @@ from .worlds import (
     World,
     ask,
     make_labels,
+    make_shadows,
     make_view,
     make_world,
     measure,
@@ -61,7 +62,8 @@ def make_for(
     sizes: Mapping[SplitName, int] = SIZES,
 ) -> World:
     """A world with the request that the probe asks for."""
-    return make_world(scenario, seed, retrained, sizes, kind.card.asks == "relabeling")
+    relabel, shadows = kind.card.asks == "relabeling", kind.card.shadows is not None
+    return make_world(scenario, seed, retrained, sizes, relabel, shadows)
 
 
 world = cache(make_for)
@@ -235,6 +237,7 @@ def test_memory_mapped_logits_give_the_same(
             forget_classes=view.forget_classes,
             n_classes=view.n_classes,
             marks=view.marks,
+            shadows=view.shadows,
         )
 
     expected = ask(kind(), own.original, own.retrained[0])
@@ -277,12 +280,13 @@ def test_extreme_logits_stay_finite(
     relabel = kind.card.asks == "relabeling"
     sizes: Mapping[SplitName, int] = {"forget": 60, "retain": 150, "unseen": 300}
     labels = make_labels(scenario, rng, sizes, relabel)
-    views = [
-        make_view(
-            {split: other(rng, own) for split, own in labels.items()}, labels, scenario, relabel
-        )
-        for other in (fill, huge)
-    ]
+    shadows = None
+    if kind.card.shadows is not None:
+        shadows = make_shadows(labels, lambda split, _: fill(rng, labels[split]), rng)
+    views = []
+    for other in (fill, huge):
+        logits = {split: other(rng, own) for split, own in labels.items()}
+        views.append(make_view(logits, labels, scenario, relabel, shadows))
     evidence = ask(kind(), views[0], views[1])
     assert not isinstance(evidence, Skipped)
     assert np.isfinite(measure(evidence))

@@ -6,9 +6,10 @@ adds its own noise, and lifts the true logit of the examples that it was trained
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +26,19 @@ from unaudit.evidence import (
     Scores,
     SplitName,
 )
+from unaudit.shadows import Shadows, ShadowScores
 from unaudit.views import BlackBox, Marks, Outputs
 
 N_CLASSES = 5
 SWAPPED = (0, 1)
 """The classes between which a relabeling's forget set swaps labels."""
 SIZES: Mapping[SplitName, int] = {"forget": 400, "retain": 1600, "unseen": 1200}
+SHADOWS = 40
+"""Shadow models, where a probe asks for some."""
 
 Logits = npt.NDArray[np.float32]
+Answer = Callable[[SplitName, npt.NDArray[np.float64]], npt.NDArray[Any]]
+"""Logits of a split by a new model that remembers a share of every example, (n,) in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ def make_view(
     labels: Mapping[SplitName, IntArray],
     scenario: Scenario,
     relabel: bool = False,
+    shadows: Shadows | None = None,
 ) -> BlackBox:
     """A view of arrays that nobody may write to; every second example of a class is a canary."""
     for split in logits:
@@ -61,6 +68,7 @@ def make_view(
             {split: every_second(labels[split]) for split in logits if split != "retain"},
             SWAPPED if relabel else None,
         ),
+        shadows=shadows,
     )
 
 
@@ -90,12 +98,40 @@ def make_labels(
     return labels
 
 
+def make_shadows(
+    labels: Mapping[SplitName, IntArray],
+    answer: Answer,
+    rng: np.random.Generator,
+    models: int = SHADOWS,
+) -> Shadows:
+    """Shadow models trained on halves of forget, unseen and every second retain example.
+
+    Two and two complement each other. Each then unlearns a half of what it was trained on, which it
+    half forgets.
+    """
+    splits = {}
+    for split, own in labels.items():
+        rows = np.arange(0, len(own), 1 + (split == "retain"))
+        half = rng.permuted(np.tile([True, False], (len(rows), models // 2)), axis=1).T
+        member = np.concatenate([half[: models // 2], ~half[: models // 2]])
+        erased = member & rng.permuted(member, axis=0)
+        scores = []
+        for share in (np.where(member, 1.0, 0.0), np.where(erased, 0.5, member)):
+            whole = np.ones((models, len(own)))
+            whole[:, rows] = share
+            answers = [Outputs(answer(split, one), own).logit_confidence[rows] for one in whole]
+            scores.append(np.stack(answers)[:, None].astype(np.float32))
+        splits[split] = ShadowScores(rows, scores[0], member, scores[1], erased)
+    return Shadows(splits, unlearner="half-forget")
+
+
 def make_world(
     scenario: Scenario,
     seed: int = 0,
     retrained: int = 6,
     sizes: Mapping[SplitName, int] = SIZES,
     relabel: bool = False,
+    shadows: bool = False,
 ) -> World:
     """Models of known truth; in a relabeling, the original confuses the swapped classes."""
     rng = np.random.default_rng(seed)
@@ -103,20 +139,25 @@ def make_world(
     shared = {split: rng.normal(size=(len(own), N_CLASSES)) for split, own in labels.items()}
     ease = {split: rng.normal(2.0, 1.0, len(own)) for split, own in labels.items()}
 
+    def answer(split: SplitName, share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        own = labels[split]
+        values = shared[split] + rng.normal(0.0, 0.4, shared[split].shape)
+        values[np.arange(len(own)), own] += ease[split] + 2.5 * share
+        return values
+
     def train(trained_on: set[SplitName]) -> BlackBox:
         logits: dict[SplitName, Logits] = {}
         for split, own in labels.items():
-            each = np.arange(len(own))
-            values = shared[split] + rng.normal(0.0, 0.4, shared[split].shape)
-            values[each, own] += ease[split] + 2.5 * (split in trained_on)
+            values = answer(split, np.full(len(own), float(split in trained_on)))
             if scenario == "class" and "forget" not in trained_on:
                 values[:, 0] -= 9.0
             if relabel and split != "forget" and "forget" in trained_on:
                 for one, other in (SWAPPED, SWAPPED[::-1]):
                     values[own == one, other] += 2.0
             logits[split] = values.astype(np.float32)
-        return make_view(logits, labels, scenario, relabel)
+        return make_view(logits, labels, scenario, relabel, trained)
 
+    trained = make_shadows(labels, answer, np.random.default_rng(seed)) if shadows else None
     return World(
         scenario,
         original=train({"forget", "retain"}),
@@ -132,6 +173,7 @@ def without(view: BlackBox, split: SplitName) -> BlackBox:
         forget_classes=view.forget_classes,
         n_classes=view.n_classes,
         marks=view.marks,
+        shadows=view.shadows,
     )
 
 
