@@ -45,6 +45,8 @@ class Shadows:
     """The registered name of the method that unlearned."""
     train_size: int = 0
     """Examples that each shadow model was trained on."""
+    notes: tuple[str, ...] = ()
+    """What was reached and what was given up, one sentence each."""
 
     @property
     def models(self) -> int:

@@ -1,4 +1,5 @@
-"""Retraining jobs of one small network, trained as one stack instead of one per process."""
+"""Jobs of one small network, retraining or shadow models, trained as one stack instead of one per
+process."""
 
 from __future__ import annotations
 
@@ -29,32 +30,21 @@ class Together:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, bytes]]:
         """See :class:`unaudit.engine.jobs.Executor`."""
-        if len(jobs) < FEWEST or not _alike(jobs):
+        from unaudit.shadows.stacked import run_stacked, stackable
+
+        if len(jobs) < FEWEST:
             yield from self.others.run(jobs)
-            return
-        first = jobs[0]
-        inputs, labels, forget = (opened(first.places[x]) for x in ("inputs", "labels", "forget"))
-        if not takes(module_of(first.inputs), inputs):
+        elif _stackable(jobs):
+            yield from _run_stacked(jobs)
+        elif stackable(jobs):
+            yield from run_stacked(jobs)
+        else:
             yield from self.others.run(jobs)
-            return
-        recipe = Recipe(**first.inputs["recipe"])
-        retain = (~forget).nonzero().flatten()
-        models, _ = fit_many(
-            lambda: module_of(first.inputs),
-            inputs,
-            labels,
-            [retain] * len(jobs),
-            recipe,
-            [torch.Generator().manual_seed(job.inputs["seed"]) for job in jobs],
-            augment=AUGMENTATIONS[first.inputs["augment"]],
-            way="stacked",  # measured on such networks once and for all: no clock decides here
-        )
-        for position, model in enumerate(models):
-            yield position, weights_of(model)
 
 
-def _alike(jobs: Sequence[Job]) -> bool:
-    """Whether nothing but the seed tells them apart, and all retrain on the CPU."""
+def _stackable(jobs: Sequence[Job]) -> bool:
+    """Whether nothing but the seed tells them apart, all retrain on the CPU, and their network is
+    one for which stacks are written out."""
     shared = [{k: v for k, v in job.inputs.items() if k != "seed"} for job in jobs]
     first = jobs[0]
     return (
@@ -63,4 +53,22 @@ def _alike(jobs: Sequence[Job]) -> bool:
         and first.inputs["method"] == RETRAIN
         and first.inputs["device"] == "cpu"
         and not first.inputs["parameters"]
+        and takes(module_of(first.inputs), opened(first.places["inputs"]))
     )
+
+
+def _run_stacked(jobs: Sequence[Job]) -> Iterator[tuple[int, bytes]]:
+    first = jobs[0]
+    inputs, labels, forget = (opened(first.places[x]) for x in ("inputs", "labels", "forget"))
+    models, _ = fit_many(
+        lambda: module_of(first.inputs),
+        inputs,
+        labels,
+        [(~forget).nonzero().flatten()] * len(jobs),
+        Recipe(**first.inputs["recipe"]),
+        [torch.Generator().manual_seed(job.inputs["seed"]) for job in jobs],
+        augment=AUGMENTATIONS[first.inputs["augment"]],
+        way="stacked",  # measured on such networks once and for all: no clock decides here
+    )
+    for position, model in enumerate(models):
+        yield position, weights_of(model)
