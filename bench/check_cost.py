@@ -28,15 +28,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _worlds import ARCH, small_resnet
 from safetensors.torch import save_file
 
 from unaudit.data import open_dataset
 from unaudit.engine.store import Store
-from unaudit.loading.networks import resnet
 from unaudit.plan import AuditPlan
 from unaudit.training import initialize
 
-ARCH = "unaudit:resnet?depth=8&width=16&num_classes=10&in_channels=3"
 UNSEEN_SHARE = 6
 """One example in so many is unseen, as in CIFAR-10."""
 RETRAINED = 3
@@ -136,8 +135,7 @@ def write_world(folder: Path, examples: int, options: argparse.Namespace) -> Non
     folder.mkdir(parents=True)
     names = ["subject", "other", "original", *(f"retrained-{n}" for n in range(RETRAINED))]
     for seed, name in enumerate(names):
-        network = resnet(depth=8, width=16, num_classes=10, in_channels=3)
-        initialize(network, torch.Generator().manual_seed(seed))
+        network = initialize(small_resnet(), torch.Generator().manual_seed(seed))
         save_file(network.state_dict(), folder / f"{name}.safetensors")
     rng = np.random.default_rng(0)
     column = ""

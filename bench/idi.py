@@ -28,25 +28,24 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from _worlds import FORGET_CLASS, MEAN, STD, class_patterns, small_resnet, write_images
 from torch import Tensor, nn
 
+from attacks.white_box._chosen import Chosen
 from attacks.white_box._critics import Critic, Pool, train
 from attacks.white_box._mutual_information import Design, Layer, curve_of
-from attacks.white_box.idi import Chosen, InformationDifference
+from attacks.white_box.idi import InformationDifference
 from unaudit.case import Candidate, Case
 from unaudit.data import open_dataset
 from unaudit.engine.store import Store
 from unaudit.evidence import FloatArray, IntArray, Scalar, SplitName
 from unaudit.forward import ForwardPass
 from unaudit.loading import LoadedModel, Provenance
-from unaudit.loading.networks import resnet
 from unaudit.plan import DataSection, PreprocessSection
 from unaudit.splits import Split
 from unaudit.training import Recipe, fit, initialize
 from unaudit.white_box import FEATURES, WhiteBox
 
-MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-FORGET_CLASS = 4
 BATCH = 512
 Answer = TypeVar("Answer")
 SPLITS: tuple[SplitName, SplitName] = ("forget", "retain")
@@ -186,16 +185,16 @@ def make_view(folder: Path, options: argparse.Namespace) -> WhiteBox:
     """A network trained on all examples, one class of which is to be forgotten."""
     store = Store(folder / "store")
     if options.data is None:
-        write_images(folder / "train.npz", options.examples)
+        rng = np.random.default_rng(0)
+        drawn = rng.integers(0, 10, options.examples)
+        write_images(folder / "train.npz", drawn, class_patterns(rng), rng, shifted=True)
         source, settings = folder / "train.npz", DataSection()
     else:
         source, settings = options.data / "train.parquet", DataSection(input_column="img")
     dataset = open_dataset(str(source), settings, PreprocessSection(mean=MEAN, std=STD), store)
     rows = np.arange(min(len(dataset), options.examples))
     labels = dataset.labels[rows]
-    network = initialize(
-        resnet(depth=8, width=16, num_classes=10, in_channels=3), torch.Generator().manual_seed(0)
-    )
+    network = initialize(small_resnet(), torch.Generator().manual_seed(0))
     inputs = torch.cat(list(dataset.batches(rows, 1024)))
     recipe = Recipe(lr=0.1, epochs=options.epochs, batch=128)
     fit(network, inputs, torch.from_numpy(labels), recipe, torch.Generator().manual_seed(1))
@@ -218,19 +217,6 @@ def make_view(folder: Path, options: argparse.Namespace) -> WhiteBox:
     )
     forward = ForwardPass(case, store, batch_size=BATCH, device="cpu", record_features=True)
     return forward.white_view(candidate)
-
-
-def write_images(path: Path, n: int) -> None:
-    """(n, 3, 32, 32) uint8: a smooth pattern per class, shifted at random, under noise."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, n)
-    patterns = rng.normal(0, 40, (10, 3, 8, 8)).repeat(4, axis=2).repeat(4, axis=3)
-    images = np.empty((n, 3, 32, 32), dtype=np.uint8)
-    for row, label in enumerate(labels):
-        shifted = np.roll(patterns[label], rng.integers(0, 32, 2), axis=(1, 2))
-        noisy = 128 + shifted + rng.normal(0, 60, shifted.shape)
-        images[row] = noisy.clip(0, 255)
-    np.savez(path, x=images, y=labels)
 
 
 if __name__ == "__main__":

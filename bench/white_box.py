@@ -25,21 +25,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from _worlds import (
+    ARCH,
+    FORGET_CLASS,
+    MEAN,
+    STD,
+    class_patterns,
+    small_resnet,
+    write_images,
+)
 from safetensors.torch import save_file
 
 from unaudit.case import build_case
 from unaudit.engine.store import Store
 from unaudit.evidence import Skipped
 from unaudit.forward import ForwardPass
-from unaudit.loading.networks import resnet
 from unaudit.measuring import probe_generator
 from unaudit.plan import AuditPlan
 from unaudit.plugins import configured_probes
 from unaudit.training import Recipe, fit, initialize
 
-ARCH = "unaudit:resnet?depth=8&width=16&num_classes=10&in_channels=3"
-MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-FORGET_CLASS = 4
 RELEARNING = ("relearn", "relearn-fresh-head")
 """Training from the inputs; counted apart."""
 PARTS = ("idi.py", "knn.py", "gradients.py")
@@ -124,7 +129,9 @@ def write(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         n_unseen = options.examples // 6
         sizes = {"train": options.examples - n_unseen, "unseen": n_unseen}
         for seed, (name, n) in enumerate(sizes.items()):
-            write_images(folder / f"{name}.npz", n, seed)
+            rng, fixed = np.random.default_rng(seed), np.random.default_rng(7)
+            drawn = rng.integers(0, 10, n)
+            write_images(folder / f"{name}.npz", drawn, class_patterns(fixed), rng)
         data: dict[str, Any] = {name: str(folder / f"{name}.npz") for name in sizes}
         labels = np.load(folder / "train.npz")["y"]
         ids = np.flatnonzero(labels == FORGET_CLASS).astype(str)
@@ -168,25 +175,13 @@ def train_models(folder: Path, names: list[str], dataset: Any) -> None:
     labels = torch.from_numpy(dataset.labels[rows])
     for seed, name in enumerate(names):
         generator = torch.Generator().manual_seed(seed)
-        network = resnet(depth=8, width=16, num_classes=10, in_channels=3)
+        network = small_resnet()
         kept = torch.arange(len(rows))
         if name.startswith("retrained"):
             kept = (labels != FORGET_CLASS).nonzero().flatten()
         recipe = Recipe(lr=0.1, epochs=1, batch=128)
         model = fit(initialize(network, generator), inputs, labels, recipe, generator, rows=kept)
         save_file(model.state_dict(), folder / f"{name}.safetensors")
-
-
-def write_images(path: Path, n: int, seed: int) -> None:
-    """(n, 3, 32, 32) uint8: a smooth pattern per class under noise."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 10, n)
-    fixed = np.random.default_rng(7)
-    patterns = fixed.normal(0, 40, (10, 3, 8, 8)).repeat(4, axis=2).repeat(4, axis=3)
-    images = np.empty((n, 3, 32, 32), dtype=np.uint8)
-    for row, label in enumerate(labels):
-        images[row] = (128 + patterns[label] + rng.normal(0, 60, (3, 32, 32))).clip(0, 255)
-    np.savez(path, x=images, y=labels)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -12,14 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from unaudit.case import Candidate, Case
+from unaudit.devices import choose_device, on_device
 from unaudit.engine.store import Store, content_key
-from unaudit.errors import InputError, UsageError
-from unaudit.evidence import IntArray
+from unaudit.errors import InputError
+from unaudit.evidence import FloatArray, IntArray, SplitName
 from unaudit.loading import LoadedModel, RecordedModel
+from unaudit.logits import network_logits, recorded_logits, refuse_non_finite
 from unaudit.progress import SILENT, Progress
+from unaudit.shadows.queries import PLAIN, alter
 from unaudit.splits import Split
 from unaudit.views import BlackBox, Outputs
 from unaudit.white_box import FEATURES, Anatomy, WhiteBox, examine
@@ -80,6 +81,8 @@ class ForwardPass:
                 forget_classes=self.case.forget_classes,
                 n_classes=self.n_classes,
                 marks=self.case.marks,
+                shadows=self.case.shadows,
+                queried=None if candidate.recorded else self._asker(candidate),
             )
         return self._views[candidate]
 
@@ -101,7 +104,7 @@ class ForwardPass:
             assert isinstance(candidate.model, LoadedModel)
             forget = self.case.splits["forget"]
             inputs = next(forget.dataset.batches(forget.rows[:3], 3)).to(self.device)
-            with _on_device(candidate.model.module, self.device) as module:
+            with on_device(candidate.model.module, self.device) as module:
                 try:
                     self._anatomies[candidate] = self._examine(module, inputs)
                 except InputError as error:
@@ -113,6 +116,9 @@ class ForwardPass:
             return Outputs(logits=self.logits(candidate, split), labels=split.labels)
 
         return load
+
+    def _asker(self, candidate: Candidate) -> Callable[[SplitName, str], FloatArray]:
+        return lambda name, query: self.queried(candidate, self.case.splits[name], query)
 
     def logits(self, candidate: Candidate, split: Split) -> npt.NDArray[np.float32]:
         """(n, n_classes) float32, in the split's order.
@@ -160,26 +166,48 @@ class ForwardPass:
                 array[done : done + len(values)] = values.float().cpu().numpy()
 
             sinks = {layer: partial(write, array) for layer, array in arrays.items()}
-            name = f"{candidate.label}: {split.name}"
-            with self.progress.stage(name, len(positions)) as step:
-                for batch in self._batches(candidate, split, split.rows[positions], sinks):
-                    if logits is not None:
-                        logits[done : done + len(batch)] = batch
-                    _refuse_non_finite(candidate, split, batch, positions[done:])
-                    done += len(batch)
-                    step(len(batch))
+            for place, batch in self._checked(candidate, split, positions, sinks):
+                if logits is not None:
+                    logits[place] = batch
+                done = place.stop
 
         found = self.store.arrays(forms, fill)
         return {layer: found[key] for layer, key in keys.items()}
 
-    def _key(self, candidate: Candidate, split: Split, layer: str, rows: IntArray | None) -> str:
-        decides: dict[str, Any] = {
+    def queried(self, candidate: Candidate, split: Split, query: str) -> FloatArray:
+        """(n,) logit-scaled confidence in altered inputs, in the split's order; memory-mapped.
+
+        Args:
+            candidate: a model with weights.
+            split: whose examples.
+            query: see :mod:`unaudit.shadows.queries`.
+
+        Raises:
+            UsageError: no such query.
+            InputError: the inputs are no images, or the model gives NaN or infinite logits.
+        """
+        key = content_key("queried", query=query, **self._decides(candidate, split))
+        labels = split.labels
+
+        def fill(confidence: npt.NDArray[Any]) -> None:
+            everything = np.arange(len(split), dtype=np.int64)
+            for place, batch in self._checked(candidate, split, everything, query=query):
+                confidence[place] = Outputs(batch, labels[place]).logit_confidence
+
+        return self.store.array(key, (len(split),), np.float64, fill)
+
+    def _decides(self, candidate: Candidate, split: Split) -> dict[str, Any]:
+        """What every pass depends on."""
+        return {
             "model": candidate.model.digest,
             "data": split.digest,
             "batch_size": self.batch_size,
             "device": self.device.type,
             "torch": torch.__version__,
         }
+
+    def _key(self, candidate: Candidate, split: Split, layer: str, rows: IntArray | None) -> str:
+        decides = self._decides(candidate, split)
         if layer == LOGITS:
             return content_key("logits", **decides)
         if layer == FEATURES:
@@ -191,12 +219,32 @@ class ForwardPass:
     def _shape(self, candidate: Candidate, layer: str) -> tuple[int, ...]:
         return (self.n_classes,) if layer == LOGITS else self.anatomy(candidate).shape(layer)
 
+    def _checked(
+        self,
+        candidate: Candidate,
+        split: Split,
+        positions: IntArray,
+        sinks: Mapping[str, Callable[[torch.Tensor], None]] | None = None,
+        query: str = PLAIN,
+    ) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """Finite logits by batch with their place among ``positions``; progress is told."""
+        name = f"{candidate.label}: {split.name}" + (f", {query}" if query != PLAIN else "")
+        done = 0
+        with self.progress.stage(name, len(positions)) as step:
+            for batch in self._batches(candidate, split, split.rows[positions], sinks, query):
+                place = slice(done, done + len(batch))
+                refuse_non_finite(candidate, split, batch, positions[place])
+                yield place, batch
+                done = place.stop
+                step(len(batch))
+
     def _batches(
         self,
         candidate: Candidate,
         split: Split,
         rows: IntArray,
         sinks: Mapping[str, Callable[[torch.Tensor], None]] | None = None,
+        query: str = PLAIN,
     ) -> Iterator[npt.NDArray[np.float32]]:
         """Logits by batch; before each, ``sinks`` are given what their layers put out."""
         assert isinstance(candidate.model, LoadedModel)
@@ -205,12 +253,12 @@ class ForwardPass:
             take = outputs.pop(FEATURES)
             inputs_of[self.anatomy(candidate).head] = lambda given: take(given.flatten(1))
         with (
-            _on_device(candidate.model.module, self.device) as module,
+            on_device(candidate.model.module, self.device) as module,
             listening(module, outputs, inputs_of),
             torch.inference_mode(),
         ):
             for inputs in split.dataset.batches(rows, self.batch_size):
-                logits = _run(module, inputs.to(self.device), candidate)
+                logits = network_logits(module, alter(inputs, query).to(self.device), candidate)
                 yield logits.float().cpu().numpy()
 
     def _agree_on_classes(self) -> int:
@@ -244,97 +292,3 @@ class ForwardPass:
                 "unaudit needs one logit per class (for a sigmoid z, the two logits 0 and z)"
             )
         return int(width)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` takes CUDA where there is one.
-
-    Raises:
-        UsageError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"device '{name:.40}' is not available here; use --device cpu") from None
-    return device
-
-
-def recorded_logits(candidate: Candidate, split: Split) -> npt.NDArray[np.float32]:
-    """Recorded outputs, matched to a split by id.
-
-    Raises:
-        InputError: ids of the split are missing, or recorded labels contradict the data.
-    """
-    model = candidate.model
-    assert isinstance(model, RecordedModel)
-    sources: tuple[str, ...] = (split.name,)
-    if split.name in ("forget", "retain"):
-        sources = ("train", "forget", "retain")
-    where = {
-        example: (name, position)
-        for name in sources
-        if name in model.splits
-        for position, example in enumerate(model.splits[name].ids)
-    }
-    wanted = [split.id_of(position) for position in range(len(split))]
-    missing = [example for example in wanted if example not in where]
-    if missing:
-        raise InputError(
-            f"{model.provenance.name}: no recorded outputs for {len(missing)} of {len(wanted)} "
-            f"{split.name} examples (first: '{missing[0]:.60}'); record logits for all of them"
-        )
-    found = [where[example] for example in wanted]
-    labels = np.array([model.splits[name].labels[at] for name, at in found])
-    differing = np.flatnonzero(labels != split.labels)
-    if len(differing):
-        raise InputError(
-            f"{model.provenance.name}: recorded labels differ from the data for {len(differing)} "
-            f"{split.name} examples (first: '{wanted[differing[0]]:.60}'); check ids and order"
-        )
-    return np.stack([model.splits[name].logits[at] for name, at in found]).astype(np.float32)
-
-
-@contextmanager
-def _on_device(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """The module on ``device`` and in eval mode, put back on the CPU afterwards."""
-    module.eval()
-    module.to(device)
-    try:
-        yield module
-    finally:
-        module.to("cpu")
-
-
-def _run(module: nn.Module, inputs: torch.Tensor, candidate: Candidate) -> torch.Tensor:
-    name = candidate.model.provenance.name
-    try:
-        logits = module(inputs)
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        shape = "×".join(str(size) for size in inputs.shape[1:])
-        raise InputError(
-            f"{name}: the model does not accept inputs of shape {shape} ({reason:.120}); "
-            "check --arch and the [preprocess] section (resize, channels, layout)"
-        ) from None
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise InputError(
-            f"{name}: the model must return logits of shape (batch, classes), got {found}; "
-            "wrap it in a py: factory that does"
-        )
-    return logits
-
-
-def _refuse_non_finite(
-    candidate: Candidate, split: Split, logits: npt.NDArray[np.float32], positions: IntArray
-) -> None:
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(bad):
-        raise InputError(
-            f"{candidate.model.provenance.name}: NaN or infinite logits on the {split.name} "
-            f"example '{split.id_of(int(positions[bad[0]])):.60}'; "
-            "the model diverged, hand in another"
-        )

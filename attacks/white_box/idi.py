@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from attacks.black_box._parameters import require_positive, require_whole
-from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
+from attacks.black_box._selection import MIN_EXAMPLES, absent
+from attacks.white_box._chosen import (
+    Chosen,
+    choose_by_class,
+    choose_by_membership,
+    has_weights,
+    last_blocks,
+)
 from attacks.white_box._parameters import require_share
-from attacks.white_box._rows import proportional
 from unaudit.errors import UsageError
 from unaudit.evidence import (
     PROBES,
     Evidence,
-    FloatArray,
-    IntArray,
     ProbeCard,
     Scalar,
     Skipped,
-    SplitName,
 )
 
 if TYPE_CHECKING:
@@ -160,57 +163,8 @@ class InformationDifference:
     def choose(self, view: WhiteBox, rng: np.random.Generator) -> Chosen | Skipped:
         """Which examples, and what Y is."""
         if view.scenario == "sample":
-            return self._choose_by_class(view, rng)
-        classes = {split: view.labels(split) for split in ("forget", "retain")}
-        for split, labels in classes.items():
-            if len(labels) < MIN_EXAMPLES:
-                return too_few(len(labels), f"{split} examples")
-        most = min(self.max_examples * self.forget_share, len(classes["forget"]))
-        forget = proportional(classes["forget"], max(round(most), MIN_EXAMPLES), rng)
-        beside = round(len(forget) * (1.0 / self.forget_share - 1.0))
-        retain = proportional(classes["retain"], max(beside, MIN_EXAMPLES), rng)
-        y = np.repeat([1, 0], [len(forget), len(retain)])
-        own = np.concatenate([classes["forget"][forget], classes["retain"][retain]])
-        return Chosen({"forget": forget, "retain": retain}, y, 2 * own + y)
-
-    def _choose_by_class(self, view: WhiteBox, rng: np.random.Generator) -> Chosen | Skipped:
-        classes = view.labels("forget")
-        present, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
-        # every fit and every stop must have some of each class
-        enough = counts >= 2 * self.folds
-        kept = np.flatnonzero(enough[place])
-        if enough.sum() < 2 or len(kept) < MIN_EXAMPLES:
-            return Skipped(
-                f"needs {2 * self.folds} forget examples of at least two classes, "
-                f"{MIN_EXAMPLES} in all"
-            )
-        rows = kept[proportional(classes[kept], self.max_examples, rng, least=2 * self.folds)]
-        y = np.unique(classes[rows], return_inverse=True)[1].astype(np.int64)
-        left_out = tuple(int(label) for label in present[~enough])
-        return Chosen({"forget": rows}, y, y, left_out)
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Examples, the same for every model."""
-
-    rows: dict[SplitName, IntArray]
-    """Positions in each split; the pool is these splits one after another."""
-    labels: IntArray
-    """(n,) Y."""
-    strata: IntArray
-    """(n,)"""
-    left_out: tuple[int, ...] = ()
-    """Classes with too few examples."""
-
-    def by_split(self, influence: FloatArray) -> dict[SplitName, FloatArray]:
-        """(n,) influences of the pool on its mean, as those of each split's examples alone."""
-        ends = np.cumsum([len(rows) for rows in self.rows.values()])
-        parts = np.split(influence, ends[:-1])
-        return {
-            split: part * (len(part) / len(influence))
-            for split, part in zip(self.rows, parts, strict=True)
-        }
+            return choose_by_class(view, self.max_examples, self.folds, rng)
+        return choose_by_membership(view, self.max_examples, self.forget_share, rng)
 
 
 def idi(
@@ -261,16 +215,16 @@ def _measure(
     critics_each = sum(len(row) for row in design.partitions)
     seeds = rng.integers(1 << 62, size=(max(blocks, 1), critics_each))
     for split, rows in chosen.rows.items():
-        view.request(split, (*_last(view, blocks), FEATURES), rows)
+        view.request(split, (*last_blocks(view, blocks), FEATURES), rows)
     features = np.concatenate(
         [view.features(split, rows) for split, rows in chosen.rows.items()]
     ).astype(np.float64)
     layer, convex = of_features(features, design)
     names, layers = [FEATURES], [layer]
     behind: list[State | None] = [None] * critics_each
-    for at, name in enumerate(reversed(_last(view, blocks))):
+    for at, name in enumerate(reversed(last_blocks(view, blocks))):
         tail = view.tail(name)
-        if not _has_weights(tail, view.head.name):
+        if not has_weights(tail, view.head.name):
             continue
         pool = Pool(
             [view.activations(split, name, rows) for split, rows in chosen.rows.items()],
@@ -286,15 +240,6 @@ def _measure(
         layers.insert(0, found)
         behind = lineage
     return names, layers
-
-
-def _last(view: WhiteBox, blocks: int) -> tuple[str, ...]:
-    return view.layers[-blocks:] if blocks else ()
-
-
-def _has_weights(tail: Any, head: str) -> bool:
-    """Whether anything but the head can be trained behind the cut."""
-    return any(not name.startswith(f"module.{head}.") for name, _ in tail.named_parameters())
 
 
 def _detail(chosen: Chosen, names: list[str], layers: list[Layer], curve: Curve) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from tests.loading import files
 from unaudit.errors import InputError, UnauditError, UnsafeModelError
 from unaudit.loading import Limits
 from unaudit.loading.denied import is_denied
-from unaudit.loading.inert import InertResult, LazyTensor, Opaque, read_inert
+from unaudit.loading.inert import InertResult, read_inert
 from unaudit.loading.pickle_scan import scan
+from unaudit.loading.stand_ins import LazyTensor, Opaque
 
 LIMITS = Limits()
 SIZES = {key: len(data) for key, data in files.PLAIN_STORAGES.items()}

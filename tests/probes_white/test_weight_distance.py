@@ -236,6 +236,20 @@ def test_other_architectures_are_refused_with_the_reason(network: nn.Module, rea
         find_symmetries(network)
 
 
+def skipped(subject: nn.Module, reference: nn.Module, folder: Path) -> str:
+    """Why the distance between two networks of 12 inputs is not measured."""
+    views = make_views(
+        {"subject": subject, "reference": reference},
+        examples((12,)),
+        {"forget": np.arange(20), "retain": np.arange(20, 40)},
+        "sample",
+        folder,
+    )
+    found = WeightDistance()(views["subject"], views["reference"], np.random.default_rng(0))
+    assert isinstance(found, Skipped)
+    return found.reason
+
+
 @pytest.mark.parametrize(
     ("subject", "reference", "reason"),
     [
@@ -247,16 +261,7 @@ def test_other_architectures_are_refused_with_the_reason(network: nn.Module, rea
 def test_what_cannot_be_aligned_is_skipped(
     subject: nn.Module, reference: nn.Module, reason: str, tmp_path: Path
 ) -> None:
-    views = make_views(
-        {"subject": subject, "reference": reference},
-        examples((12,)),
-        {"forget": np.arange(20), "retain": np.arange(20, 40)},
-        "sample",
-        tmp_path,
-    )
-    found = WeightDistance()(views["subject"], views["reference"], np.random.default_rng(0))
-    assert isinstance(found, Skipped)
-    assert reason in found.reason
+    assert reason in skipped(subject, reference, tmp_path)
 
 
 @pytest.mark.parametrize("whose", ["model", "reference"])
@@ -272,16 +277,7 @@ def test_a_changed_function_is_no_rewriting(
         return written
 
     monkeypatch.setattr(_canonical, "canonical", wrong)
-    views = make_views(
-        {"subject": lively("mlp"), "reference": lively("mlp", 1)},
-        examples((12,)),
-        {"forget": np.arange(20), "retain": np.arange(20, 40)},
-        "sample",
-        tmp_path,
-    )
-    found = WeightDistance()(views["subject"], views["reference"], np.random.default_rng(0))
-    assert isinstance(found, Skipped)
-    assert f"the {whose} " in found.reason
+    assert f"the {whose} " in skipped(lively("mlp"), lively("mlp", 1), tmp_path)
 
 
 def test_standard_error_of_a_minimum() -> None:

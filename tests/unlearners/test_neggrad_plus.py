@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unlearners.toy import accuracy, loss, run, task
+from tests.unlearners.toy import accuracy, loss, run, task, task_of_one
 from unaudit.errors import UsageError
 from unaudit.unlearners._pairs import paired
 from unaudit.unlearners.neggrad_plus import NegGradPlus
@@ -66,10 +66,8 @@ def test_the_ascent_is_bounded() -> None:
 
 
 def test_a_single_example_will_do() -> None:
-    forget = torch.zeros(400, dtype=torch.bool)
-    forget[7] = True
-    given = task("sample", forget=forget)
-    assert loss(run(NAME, given), given, forget) > loss(given.original, given, forget)
+    given = task_of_one()
+    assert loss(run(NAME, given), given, given.forget) > loss(given.original, given, given.forget)
 
 
 def test_silly_values_are_refused() -> None:

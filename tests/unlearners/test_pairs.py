@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -77,3 +78,12 @@ def test_the_budget_is_the_papers_share_where_epochs_are_long() -> None:
     assert budget(recipe, 1, lr=None, epochs=None).epochs == recipe.epochs
     own = budget(recipe, 1, lr=0.5, epochs=3)
     assert (own.lr, own.epochs, own.schedule) == (0.5, 3, recipe.schedule)
+
+
+def test_a_budget_without_steps_is_a_share_and_at_least_one_epoch() -> None:
+    recipe = replace(task().recipe, epochs=60, schedule="cosine")
+    for share, epochs in ((1.0, 60), (30 / 62, 29), (1 / 6, 10), (0.001, 1)):
+        own = budget(recipe, lr=None, epochs=None, lr_share=0.1, epochs_share=share)
+        assert (own.epochs, own.lr, own.schedule) == (epochs, recipe.lr * 0.1, "cosine")
+    flat = budget(recipe, lr=0.5, epochs=100, constant=True)
+    assert flat == replace(recipe, lr=0.5, epochs=100, schedule="constant")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.unlearners.toy import accuracy, loss, run, same, task
+from tests.unlearners.toy import accuracy, loss, run, same, task, task_of_one
 from unaudit.errors import InputError, UsageError
 from unaudit.training import fit
 from unaudit.unlearners.random_labels import RandomLabels, random_labels
@@ -83,11 +83,9 @@ def test_the_forgotten_class_is_denied(order: str) -> None:
 
 
 def test_a_single_forget_example_will_do() -> None:
-    forget = torch.zeros(400, dtype=torch.bool)
-    forget[7] = True
-    given = task("sample", forget=forget)
+    given = task_of_one()
     for order in ("mixed", "forget-first"):
-        assert accuracy(run(NAME, given, order=order), given, ~forget) > 0.9
+        assert accuracy(run(NAME, given, order=order), given, ~given.forget) > 0.9
 
 
 def test_unknown_orders_are_refused() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unlearners.toy import FORGET_CLASS, accuracy, run, same, task
+from tests.unlearners.toy import FORGET_CLASS, accuracy, run, same, task, task_of_one
 from unaudit.errors import InputError, UsageError
 from unaudit.training import Recipe
 from unaudit.unlearners import Task
@@ -66,11 +66,9 @@ def test_the_class_goes_and_the_others_stay() -> None:
 
 
 def test_a_single_example_can_be_forgotten() -> None:
-    forget = torch.zeros(400, dtype=torch.bool)
-    forget[7] = True
-    given = task("sample", forget=forget)
+    given = task_of_one()
     student = run("scrub", given, lr=0.05, epochs=4, max_epochs=3)
-    assert divergence(student, given, forget) > divergence(student, given, ~forget)
+    assert divergence(student, given, given.forget) > divergence(student, given, ~given.forget)
 
 
 @pytest.mark.parametrize("lr", [0.05, 0.1])

@@ -52,6 +52,11 @@ def task(scenario: Scenario = "class", **changes: Any) -> Task:
     return Task(**{**given, **changes})
 
 
+def task_of_one() -> Task:
+    """Forget a single example."""
+    return task("sample", forget=torch.arange(400) == 7)
+
+
 def run(name: str, given: Task, seed: int = 1, **parameters: Any) -> nn.Module:
     """Unlearn with a registered method."""
     method: Unlearner = UNLEARNERS.get(name)(**parameters)

@@ -5,27 +5,29 @@ Each prefix is a builder in :data:`ARCHITECTURES`. Weights never come from here.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import re
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import nn
 
-from unaudit.errors import InputError, UnauditError, UnsafeModelError, UsageError
+from unaudit.errors import UnsafeModelError, UsageError
 from unaudit.loading.model import Trust
 from unaudit.loading.networks import mlp, resnet
 from unaudit.loading.torchvision_shim import import_torchvision
+from unaudit.loading.trusted_code import (
+    call_trusted,
+    first_line,
+    is_dotted,
+    source_sha256,
+    working_directory_importable,
+)
 from unaudit.registry import Registry, did_you_mean
 from unaudit.text import plain
 
@@ -226,28 +228,23 @@ def _misbuilt(
         for key in arguments:
             if key not in named:
                 return UsageError(f"{where}: unknown argument '{key}'{did_you_mean(key, named)}")
-    return UsageError(f"{where}: cannot be built from these arguments: {_first_line(error)}")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return plain(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__, 160)
+    return UsageError(f"{where}: cannot be built from these arguments: {first_line(error)}")
 
 
 @ARCHITECTURES.register("py")
 def build_trusted(name: str, arguments: Mapping[str, Argument], trust: Trust | None) -> Built:
     """``py:package.module:factory``: calls Python code that came with the model."""
     module_name, colon, factory_name = name.partition(":")
-    if not colon or not _is_dotted(module_name) or not factory_name.isidentifier():
+    if not colon or not is_dotted(module_name) or not factory_name.isidentifier():
         raise UsageError(f"--arch py:{plain(name)}: give it as py:package.module:factory")
     if trust is None:
         raise UnsafeModelError(
             f"--arch py:{name} runs code from '{module_name}'; if you trust that code, add "
             "--trust-code and say why with --trust-reason"
         )
-    with _working_directory_importable():
-        sha256 = _source_sha256(module_name)
-        module = _call_trusted(f"py:{name}", lambda: importlib.import_module(module_name))
+    with working_directory_importable():
+        sha256 = source_sha256(module_name)
+        module = call_trusted(f"py:{name}", lambda: importlib.import_module(module_name))
         factory = getattr(module, factory_name, None)
         if not callable(factory):
             public = [key for key, item in vars(module).items() if callable(item) and key[0] != "_"]
@@ -255,7 +252,7 @@ def build_trusted(name: str, arguments: Mapping[str, Argument], trust: Trust | N
                 f"--arch py:{name}: '{module_name}' has no function '{factory_name}'"
                 f"{did_you_mean(factory_name, public)}"
             )
-        network = _call_trusted(f"py:{name}", lambda: factory(**arguments))
+        network = call_trusted(f"py:{name}", lambda: factory(**arguments))
     if not isinstance(network, nn.Module):
         raise UsageError(
             f"--arch py:{name} returned {plain(type(network).__name__)}, not a torch.nn.Module"
@@ -263,41 +260,3 @@ def build_trusted(name: str, arguments: Mapping[str, Argument], trust: Trust | N
     reason = f"trusted: {plain(trust.reason, 300)}" if trust.reason else "no reason was given"
     note = f"ran code of '{module_name}' (source sha256 {sha256}; its imports not hashed); {reason}"
     return Built(network, sha256, (note,))
-
-
-def _is_dotted(name: str) -> bool:
-    return all(part.isidentifier() for part in name.split("."))
-
-
-@contextmanager
-def _working_directory_importable() -> Iterator[None]:
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-
-
-def _source_sha256(module_name: str) -> str:
-    importlib.invalidate_caches()
-    found = _call_trusted(f"py:{module_name}", lambda: importlib.util.find_spec(module_name))
-    origin = getattr(found, "origin", None)
-    if origin is None or not Path(origin).is_file():
-        raise UsageError(
-            f"--arch py:{module_name}: no module of that name here or installed; run unaudit in "
-            "the folder that holds it"
-        )
-    return hashlib.sha256(Path(origin).read_bytes()).hexdigest()
-
-
-def _call_trusted(where: str, call: Callable[[], object]) -> object:
-    try:
-        return call()
-    except UnauditError:
-        raise
-    except ModuleNotFoundError as error:
-        raise InputError(f"--arch {where}: needs '{error.name}', which is not installed") from None
-    except (Exception, SystemExit) as error:  # SystemExit(0) in a factory must not look like a pass
-        raise InputError(f"--arch {where} failed: {_first_line(error)}") from None

@@ -24,11 +24,12 @@ from safetensors import safe_open
 
 from unaudit.errors import InputError, UnauditError, UnsafeModelError, UsageError
 from unaudit.loading.archive import require_stored
-from unaudit.loading.inert import InertResult, LazyTensor, read_inert
+from unaudit.loading.inert import InertResult, read_inert
 from unaudit.loading.limits import Limits
 from unaudit.loading.model import Tier
 from unaudit.loading.pickle_scan import Scan, scan
 from unaudit.loading.sniff import Sniffed, sniff
+from unaudit.loading.stand_ins import LazyTensor
 from unaudit.loading.unwrap import MAX_NAME_LENGTH, Weights, find_weights
 from unaudit.text import plain
 

@@ -16,9 +16,9 @@ import math
 import pickle
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import torch
 
@@ -26,122 +26,17 @@ from unaudit.errors import InputError, UnauditError, UnsafeModelError
 from unaudit.loading.denied import canonical
 from unaudit.loading.limits import Limits
 from unaudit.loading.pickle_scan import DAMAGED
+from unaudit.loading.stand_ins import (
+    DTYPES,
+    STORAGE_DTYPES,
+    Call,
+    InertDict,
+    LazyStorage,
+    LazyTensor,
+    Opaque,
+    StorageKind,
+)
 from unaudit.text import plain
-
-_STORAGE_DTYPES: Mapping[str, torch.dtype] = {
-    "BFloat16Storage": torch.bfloat16,
-    "BoolStorage": torch.bool,
-    "ByteStorage": torch.uint8,
-    "CharStorage": torch.int8,
-    "ComplexDoubleStorage": torch.complex128,
-    "ComplexFloatStorage": torch.complex64,
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "IntStorage": torch.int32,
-    "LongStorage": torch.int64,
-    "ShortStorage": torch.int16,
-}
-_DTYPES: Mapping[str, torch.dtype] = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        *_STORAGE_DTYPES.values(),
-        torch.float8_e4m3fn,
-        torch.float8_e5m2,
-        torch.uint16,
-        torch.uint32,
-        torch.uint64,
-    )
-}
-
-
-class LazyStorage(NamedTuple):
-    """A member ``data/KEY`` of the archive that has not been read."""
-
-    key: str
-    dtype: torch.dtype
-    numel: int
-
-
-class LazyTensor(NamedTuple):
-    """A strided view of a storage; it was checked to lie inside."""
-
-    storage: LazyStorage
-    dtype: torch.dtype
-    offset: int
-    """In elements of ``dtype``, like ``stride``."""
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @property
-    def numel(self) -> int:
-        return math.prod(self.size)
-
-
-class Opaque:
-    """An object of a class that was never imported; using it only records."""
-
-    __slots__ = ("arguments", "state")
-    arguments: tuple[Any, ...]
-    state: Any
-    qualified: ClassVar[str] = ""
-    """The name that the file gives its class or function."""
-    created: ClassVar[int] = 0
-
-    def __new__(cls, *arguments: Any, **_: Any) -> Opaque:
-        cls.created += 1
-        self = super().__new__(cls)
-        self.arguments = arguments
-        self.state = None
-        return self
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __call__(self, *arguments: Any, **_: Any) -> Opaque:
-        return type(self)(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __setitem__(self, key: Any, item: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        pass
-
-    def extend(self, items: Any) -> None:
-        pass
-
-    def add(self, item: Any) -> None:
-        pass
-
-
-class InertDict(dict[Any, Any]):
-    """Stands for ``collections.OrderedDict``; filled item by item, attributes are dropped."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _StorageKind(NamedTuple):
-    """Stands for ``torch.FloatStorage`` and its kin; not callable."""
-
-    dtype: torch.dtype
-
-
-class _Call(NamedTuple):
-    """Stands for a function of torch that rebuilds a tensor."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
 
 
 @dataclass(frozen=True)
@@ -202,7 +97,7 @@ class _InertUnpickler(pickle.Unpickler):
                 f"holds a tensor of the unknown type '{plain(kind.qualified)}' (quantized?); "
                 "save float weights"
             )
-        if type(kind) is not _StorageKind or type(key) is not str or type(numel) is not int:
+        if type(kind) is not StorageKind or type(key) is not str or type(numel) is not int:
             raise InputError(DAMAGED)
         if key not in self._storages:
             raise InputError(f"lacks its storage '{plain(key)}'; download or save it again")
@@ -216,20 +111,20 @@ class _InertUnpickler(pickle.Unpickler):
     def _closed_list(self) -> dict[str, Any]:
         known: dict[str, Any] = {
             "collections.OrderedDict": InertDict,
-            "torch.Size": _Call(_size),
-            "torch._utils._rebuild_tensor": _Call(self._tensor),
-            "torch._utils._rebuild_tensor_v2": _Call(self._tensor),
-            "torch._utils._rebuild_tensor_v3": _Call(self._tensor_v3),
-            "torch._utils._rebuild_parameter": _Call(_parameter),
-            "torch._utils._rebuild_parameter_with_state": _Call(_parameter),
-            "torch._tensor._rebuild_from_type_v2": _Call(_from_type),
+            "torch.Size": Call(_size),
+            "torch._utils._rebuild_tensor": Call(self._tensor),
+            "torch._utils._rebuild_tensor_v2": Call(self._tensor),
+            "torch._utils._rebuild_tensor_v3": Call(self._tensor_v3),
+            "torch._utils._rebuild_parameter": Call(_parameter),
+            "torch._utils._rebuild_parameter_with_state": Call(_parameter),
+            "torch._tensor._rebuild_from_type_v2": Call(_from_type),
             # Untyped storages count bytes
-            "torch.storage.UntypedStorage": _StorageKind(torch.uint8),
-            "copyreg._reconstructor": _Call(_reconstructor),
+            "torch.storage.UntypedStorage": StorageKind(torch.uint8),
+            "copyreg._reconstructor": Call(_reconstructor),
         }
-        for name, dtype in _STORAGE_DTYPES.items():
-            known[f"torch.{name}"] = known[f"torch.cuda.{name}"] = _StorageKind(dtype)
-        known.update({f"torch.{name}": dtype for name, dtype in _DTYPES.items()})
+        for name, dtype in STORAGE_DTYPES.items():
+            known[f"torch.{name}"] = known[f"torch.cuda.{name}"] = StorageKind(dtype)
+        known.update({f"torch.{name}": dtype for name, dtype in DTYPES.items()})
         return known
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> LazyTensor:
@@ -288,9 +183,9 @@ def _parameter(data: Any, *_: Any) -> LazyTensor:
 
 def _from_type(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
     """A tensor subclass: the subclass is dropped, its numbers stay."""
-    if type(arguments) is not tuple or not isinstance(function, (_Call, type)):
+    if type(arguments) is not tuple or not isinstance(function, (Call, type)):
         raise InputError(DAMAGED)
-    if type(function) is _Call and function.function is _from_type:
+    if type(function) is Call and function.function is _from_type:
         raise InputError(DAMAGED)
     if isinstance(function, type) and not issubclass(function, Opaque):
         raise InputError(DAMAGED)

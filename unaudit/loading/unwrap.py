@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import torch
 
 from unaudit.errors import InputError, UnsafeModelError
-from unaudit.loading.inert import LazyTensor, Opaque
 from unaudit.loading.limits import Limits
+from unaudit.loading.stand_ins import LazyTensor, Opaque
 from unaudit.text import listed, plain
 
 Leaf: TypeAlias = "torch.Tensor | LazyTensor"

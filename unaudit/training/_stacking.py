@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from unaudit.engine.threads import WORTH_SHARING, threads_for
 from unaudit.training._dense import DenseStack, takes
 from unaudit.training._stack import Problem, Stack
 from unaudit.training._vmapped import VmappedStack
+from unaudit.training.draws import unnoticed
 from unaudit.training.initialize import initialize
 
 TOLERANCE = {"float32": 1e-3, "bf16": 5e-2}
@@ -74,18 +74,13 @@ def footprint(build: Callable[[], nn.Module], problem: Problem, rows: Tensor) ->
 
     with (
         threads_for(0),
-        _own_draws(problem.inputs.device),
+        unnoticed(problem.inputs.device),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         _loss(module, problem.inputs[rows], problem.targets[rows], problem)
     # what the backward pass keeps and as much that it makes of it; weights, gradients, moments
     total = 2 * _bytes(kept) + (2 + MOMENTS[problem.recipe.kind]) * _bytes(module.parameters())
     return Footprint(total, max((tensor.numel() for tensor in kept), default=0))
-
-
-def _own_draws(device: torch.device) -> AbstractContextManager[None]:
-    """For networks with dropout, which draw from a global generator: nobody must notice."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -116,7 +111,7 @@ def examine(
         # a loop would share the work of larger steps among threads
         small = size.elements < WORTH_SHARING
         return Stacking(make=DenseStack, smallest=1, mixes=False, sure=small)
-    with _own_draws(inputs.device), threads_for(2 * size.elements):
+    with unnoticed(inputs.device), threads_for(2 * size.elements):
         try:
             _compare(pair, problem, rows)
         except _DiffersError as error:

@@ -53,9 +53,10 @@ def fit_ensemble(
     and :func:`unaudit.training.fit` on cross-entropy: each member's generator makes the same draws
     in the same order. Members are stacked with those of as many steps per epoch, or as many rows
     where batch normalization makes the size of a batch matter: draw shadow models' subsets of one
-    size. What cannot be stacked is trained in that very loop, as are networks with dropout, whose
-    masks no generator of one's own decides. Fully connected networks of equally many rows came out
-    the same to the last bit in stacks of any size; the libraries below do not promise it.
+    size. What cannot be stacked is trained in that very loop, as are networks with dropout: in a
+    stack, members would not have the masks that their generators decide. Fully connected networks
+    of equally many rows came out the same to the last bit in stacks of any size; the libraries
+    below do not promise it.
 
     Args:
         build: makes one network; its weights do not matter.

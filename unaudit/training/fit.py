@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.errors import UnauditError
+from unaudit.training.draws import own_draws
 from unaudit.training.recipe import Recipe
 
 B = TypeVar("B")
@@ -43,7 +44,8 @@ def fit(
         inputs: (n, …) float32.
         targets: (n,) labels, or whatever ``loss`` takes.
         recipe: optimizer and schedule.
-        generator: decides the order of the examples and the augmentation; on the CPU.
+        generator: decides the order of the examples, the augmentation and what the network draws,
+            as in dropout; on the CPU.
         rows: (k,) int64, the examples to train on; default: all.
         parameters: what is trained; default: every parameter.
         loss: default: cross-entropy.
@@ -64,14 +66,15 @@ def fit(
             return loss(module(batch), targets[chosen])
 
     module.train()
-    descend(
-        objective,
-        lambda _: shuffled(rows, recipe.batch, generator),
-        recipe,
-        trained,
-        steps=n_batches(len(rows), recipe.batch),
-        on_epoch=on_epoch,
-    )
+    with own_draws(generator, inputs.device):
+        descend(
+            objective,
+            lambda _: shuffled(rows, recipe.batch, generator),
+            recipe,
+            trained,
+            steps=n_batches(len(rows), recipe.batch),
+            on_epoch=on_epoch,
+        )
     return module.eval()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,14 +11,18 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from unaudit.engine.jobs import Job
-from unaudit.engine.store import Store
 from unaudit.engine.threads import threads_for
 from unaudit.loading import Trust
 from unaudit.loading.architectures import build_architecture, parse_architecture
+from unaudit.progress import SILENT, Progress
 from unaudit.training.augment import AUGMENTATIONS
+from unaudit.training.draws import own_draws
 from unaudit.training.fit import fit
 from unaudit.training.initialize import initialize
 from unaudit.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from unaudit.unlearners import Task
 
 WORK = "unaudit.training.model_job:make_model"
 TRAIN = "train"
@@ -33,8 +36,8 @@ def make_model(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
         inputs: ``method``, ``parameters``, ``arch``, ``trusted``, ``recipe``, ``augment``,
             ``seed``, ``device``, ``scenario``, ``n_classes``, ``head``; digests of data, original
             and code.
-        places: files of the arrays ``inputs``, ``labels``, ``forget`` and of the validation data;
-            ``store`` and the key there under which the original's weights are.
+        places: files of the arrays ``inputs``, ``labels``, ``forget``, of ``validation_inputs`` and
+            ``validation_labels``, and of the bytes of the ``original``'s safetensors file.
 
     Raises:
         DivergedError: training left the finite numbers.
@@ -42,60 +45,78 @@ def make_model(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
     """
     device = torch.device(inputs["device"])
     module = module_of(inputs)
-    data = {name: opened(places[name]).to(device) for name in ("inputs", "labels")}
-    data["forget"] = opened(places["forget"])
     generator = torch.Generator().manual_seed(inputs["seed"])
     recipe, augment = Recipe(**inputs["recipe"]), AUGMENTATIONS[inputs["augment"]]
-    with threads_for(recipe.batch * data["inputs"][0].numel()):
+    examples, labels = opened(places["inputs"]), opened(places["labels"])
+    with threads_for(recipe.batch * examples[0].numel()):
         if inputs["method"] == TRAIN:
-            examples = data["inputs"], data["labels"]
             fresh = initialize(module, generator).to(device)
-            made = fit(fresh, *examples, recipe, generator, augment=augment)
+            examples, labels = examples.to(device), labels.to(device)
+            made = fit(fresh, examples, labels, recipe, generator, augment=augment)
         else:
-            made = _unlearn(module, inputs, places, data, generator, device)
+            made = _unlearn(module, inputs, places, generator)
     return weights_of(made)
 
 
-def _unlearn(
-    module: nn.Module,
+def task_of(
     inputs: Mapping[str, Any],
     places: Mapping[str, str],
-    data: Mapping[str, Tensor],
-    generator: torch.Generator,
-    device: torch.device,
-) -> nn.Module:
-    from unaudit.unlearners import Task, check_task, load_unlearners
+    original: nn.Module,
+    progress: Progress = SILENT,
+) -> Task:
+    """What an unlearner is given.
 
-    if "original" in places:
-        weights = Store(Path(places["store"])).find(places["original"])
-        assert weights is not None
-        module.load_state_dict(load(weights))
+    Args:
+        inputs: of the job: ``device``, ``n_classes``, ``scenario``, ``recipe``, ``augment``,
+            ``head``.
+        places: of the job.
+        original: what is to unlearn; moved to the job's device.
+        progress: told by unlearners how far they are.
+    """
+    from unaudit.unlearners import Task
+
+    device = torch.device(inputs["device"])
     validation = None
     if "validation_inputs" in places:
         validation = (
             opened(places["validation_inputs"]).to(device),
             opened(places["validation_labels"]).to(device),
         )
-    task = Task(
-        original=module.to(device),
-        inputs=data["inputs"],
-        labels=data["labels"],
-        forget=data["forget"],
+    return Task(
+        original=original.to(device),
+        inputs=opened(places["inputs"]).to(device),
+        labels=opened(places["labels"]).to(device),
+        forget=opened(places["forget"]),
         n_classes=inputs["n_classes"],
         scenario=inputs["scenario"],
         recipe=Recipe(**inputs["recipe"]),
         augment=AUGMENTATIONS[inputs["augment"]],
         validation=validation,
         head=inputs["head"],
+        progress=progress,
     )
+
+
+def _unlearn(
+    module: nn.Module,
+    inputs: Mapping[str, Any],
+    places: Mapping[str, str],
+    generator: torch.Generator,
+) -> nn.Module:
+    from unaudit.unlearners import check_task, load_unlearners
+
+    if "original" in places:
+        module.load_state_dict(load(opened(places["original"]).numpy().tobytes()))
+    task = task_of(inputs, places, module)
     method = load_unlearners().get(inputs["method"])
     check_task(method.card, task)
-    return method(**inputs["parameters"])(task, generator)
+    with own_draws(generator, task.inputs.device):
+        return method(**inputs["parameters"])(task, generator)
 
 
-def model_job(title: str, places: Mapping[str, str], **inputs: Any) -> Job:
-    """The job of :func:`make_model`."""
-    return Job(WORK, inputs, places, title)
+def model_job(title: str, **inputs: Any) -> Job:
+    """The job of :func:`make_model`; where its data lie is told when it runs."""
+    return Job(WORK, inputs, title=title)
 
 
 def module_of(inputs: Mapping[str, Any]) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -52,20 +52,3 @@ class Recipe:
     def autocast(self, device: torch.device) -> AbstractContextManager[None]:
         """The precision of forward passes."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def shortened(
-        self, *, lr: float | None, epochs: int | None, lr_share: float, epochs_share: float
-    ) -> Recipe:
-        """This recipe at a constant rate for an unlearner: absolute values, or shares of its own.
-
-        Args:
-            lr, epochs: what the user set; None: a share of this recipe's.
-            lr_share: of the initial learning rate.
-            epochs_share: of the epochs; at least one epoch is left.
-        """
-        return replace(
-            self,
-            lr=self.lr * lr_share if lr is None else lr,
-            epochs=max(1, round(self.epochs * epochs_share)) if epochs is None else epochs,
-            schedule="constant",
-        )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.training import Recipe, descend
+from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, whole
 from unaudit.unlearners._pairs import cycled, steps
 from unaudit.unlearners.contract import Task, UnlearnerCard
@@ -52,9 +53,7 @@ class BoundaryShift:
         epochs = self.epochs
         if epochs is None:
             epochs = -(-STEPS // steps(task.forget_rows, task.recipe.batch))
-        return task.recipe.shortened(
-            lr=self.lr, epochs=epochs, lr_share=self.lr_share, epochs_share=1.0
-        )
+        return budget(task.recipe, lr=self.lr, epochs=epochs, lr_share=self.lr_share, constant=True)
 
     def _shift(
         self,

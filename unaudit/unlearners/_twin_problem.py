@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unaudit.errors import UsageError
 from unaudit.training import descend, fit, initialize, shuffled
+from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._freezing import on_cpu
 from unaudit.unlearners._pairs import steps
@@ -98,8 +99,8 @@ class Twin:
         training examples: features of examples that are known less, or better, would mislead."""
         twin = task.student()
         goal = median_loss(task.original, task.inputs, task.labels)
-        recipe = task.recipe.shortened(
-            lr=self.lr, epochs=self.epochs, lr_share=1.0, epochs_share=1.0
+        recipe = budget(
+            task.recipe, lr=self.lr, epochs=self.epochs, epochs_share=1.0, constant=True
         )
         everyone = torch.arange(len(inputs))
         enough = False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.training import descend, initialize, shuffled
+from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._freezing import on_cpu
 from unaudit.unlearners._losses import distillation
@@ -57,8 +58,13 @@ class BadTeacher:
         share(self, "retain_share")
 
     def __call__(self, task: Task, generator: torch.Generator) -> nn.Module:
-        recipe = task.recipe.shortened(
-            lr=self.lr, epochs=self.epochs, lr_share=0.03, epochs_share=1 / 6
+        recipe = budget(
+            task.recipe,
+            lr=self.lr,
+            epochs=self.epochs,
+            lr_share=0.03,
+            epochs_share=1 / 6,
+            constant=True,
         )
         student, good, bad = task.student(), task.teacher(), task.teacher()
         with on_cpu(bad):

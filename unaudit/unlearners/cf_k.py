@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import nn
 
+from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, whole
 from unaudit.unlearners._freezing import fit_part, last_layers
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
@@ -49,10 +50,7 @@ class CatastrophicForgettingK:
         whole(self, "k", "epochs")
 
     def __call__(self, task: Task, generator: torch.Generator) -> nn.Module:
-        shortened = task.recipe.shortened(
-            lr=self.lr, epochs=self.epochs, lr_share=1.0, epochs_share=30 / 62
-        )
-        recipe = replace(shortened, schedule=task.recipe.schedule)
+        recipe = budget(task.recipe, lr=self.lr, epochs=self.epochs, epochs_share=30 / 62)
         student = task.student()
         part = last_layers(student, self.k, task, self.card.name)
         with task.progress.stage(self.card.name, recipe.epochs) as step:

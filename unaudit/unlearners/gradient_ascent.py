@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.training import descend
+from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, whole
 from unaudit.unlearners._pairs import cycled, steps
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
@@ -60,9 +61,8 @@ class GradientAscent:
         forget = task.forget_rows
         per_epoch = steps(forget, task.recipe.batch)
         most = max(task.recipe.epochs, -(-MOST // per_epoch))
-        recipe = task.recipe.shortened(
-            lr=self.lr, epochs=self.epochs or most, lr_share=0.01, epochs_share=1.0
-        )
+        epochs = self.epochs or most
+        recipe = budget(task.recipe, lr=self.lr, epochs=epochs, lr_share=0.01, constant=True)
         uniform = math.log(task.n_classes)
         default = uniform if task.scenario == "class" else uniform / 10
         stop = default if self.stop is None else self.stop

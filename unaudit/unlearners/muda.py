@@ -7,7 +7,7 @@ Only the paper's appendix is at hand. The losses are our reading of what it call
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unaudit.evidence import Scenario
 from unaudit.training import descend
+from unaudit.unlearners._budget import budget
 from unaudit.unlearners._features import encode
 from unaudit.unlearners._fields import not_negative, positive, share, whole
 from unaudit.unlearners._pairs import cycled, inputs_of
@@ -77,8 +78,8 @@ class Muda:
         whole(self, "iterations", "bank", "renewal")
 
     def __call__(self, task: Task, generator: torch.Generator) -> nn.Module:
-        recipe = task.recipe.shortened(lr=self.lr, epochs=1, lr_share=0.1, epochs_share=1.0)
-        recipe = replace(recipe, epochs=-(-self.iterations // self.renewal))
+        epochs = -(-self.iterations // self.renewal)
+        recipe = budget(task.recipe, lr=self.lr, epochs=epochs, lr_share=0.1, constant=True)
         student = task.student()
         head = head_of(student, task.head)
         to_forget = cycled(task.forget_rows, recipe.batch, generator)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.training import descend, shuffled
+from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._pairs import inputs_of, steps
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
@@ -55,9 +56,7 @@ class SalUn:
         share(self, "salient")
 
     def __call__(self, task: Task, generator: torch.Generator) -> nn.Module:
-        recipe = task.recipe.shortened(
-            lr=self.lr, epochs=self.epochs, lr_share=0.13, epochs_share=10 / 182
-        )
+        recipe = budget(task.recipe, lr=self.lr, epochs=self.epochs, lr_share=0.13, constant=True)
         student = task.student()
         parameters = list(student.parameters())
         masks = saliency(student, task, self.salient, recipe.batch)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unaudit.errors import InputError
 from unaudit.training import Recipe, descend
+from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import not_negative, positive, whole
 from unaudit.unlearners._losses import distillation
 from unaudit.unlearners._pairs import cycled, inputs_of, steps
@@ -83,8 +84,13 @@ class Scrub:
             object.__setattr__(self, "card", card)
 
     def __call__(self, task: Task, generator: torch.Generator) -> nn.Module:
-        recipe = task.recipe.shortened(
-            lr=self.lr, epochs=self.epochs, lr_share=0.1, epochs_share=1 / 6
+        recipe = budget(
+            task.recipe,
+            lr=self.lr,
+            epochs=self.epochs,
+            lr_share=0.1,
+            epochs_share=1 / 6,
+            constant=True,
         )
         student, teacher = task.student(), task.teacher()
         shares = _class_shares(task) if self.rewind else None

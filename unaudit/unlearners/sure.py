@@ -78,11 +78,12 @@ class Sure:
         alpha = (0.807 if spread else 0.4241) if self.alpha is None else self.alpha
         per_epoch = steps(task.retain_rows, task.recipe.batch)
         recipe = budget(
-            replace(task.recipe, schedule="constant"),
+            task.recipe,
             per_epoch,
             lr=self.lr,
             epochs=self.epochs,
             epochs_share=20 / 150,
+            constant=True,
         )
         student = task.student()
         head = head_of(student, task.head)
