@@ -46,5 +46,5 @@ $(RUN): $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(DEV): $(RUN)
-	$(PIP) --editable '.[pdf,vision,dev]'
+	$(PIP) --editable '.[pdf,vision,ray,text,dev]'
 	touch $@

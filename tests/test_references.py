@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from unaudit.errors import InputError, UsageError
 from unaudit.loading import LoadedModel
 from unaudit.pipeline import audit
 from unaudit.plan import AuditPlan
-from unaudit.references import FAKE, Workshop, complete
+from unaudit.references import FAKE, complete
 from unaudit.training.together import Together
+from unaudit.workshop import Workshop
 
 RECIPE = {"lr": 0.1, "epochs": 20, "batch": 64}
 CALIBRATION = {"retrained": 2, "unlearners": ["finetune", FAKE], "workers": 1}
@@ -70,6 +72,31 @@ def test_what_was_made_is_used_again(world: World, tmp_path: Path) -> None:
     apart = made(plan, tmp_path / "another")
     for case in (second, apart):
         assert [c.model.digest for c in case.retrained] == [c.model.digest for c in first.retrained]
+
+
+def test_what_is_at_hand_needs_no_data(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(world("finetuned", "class"))
+    first = made(plan, tmp_path)
+
+    def never(*_: object) -> None:
+        raise AssertionError("data were laid out")
+
+    monkeypatch.setattr(Workshop, "places", never)
+    second = made(plan, tmp_path)
+    assert [c.model.digest for c in second.calibrators] == [
+        c.model.digest for c in first.calibrators
+    ]
+
+
+def test_other_unseen_examples_need_no_new_models(world: World, tmp_path: Path) -> None:
+    plan = planned(world("finetuned", "class"))
+    without = planned(plan, data={**plan.data.model_dump(), "unseen": None})
+    first, second = made(plan, tmp_path), made(without, tmp_path)
+    assert "unseen" not in second.splits
+    for one, other in zip(first.retrained, second.retrained, strict=True):
+        assert one.model.digest == other.model.digest
 
 
 def test_another_recipe_makes_other_models(world: World, tmp_path: Path) -> None:
@@ -153,7 +180,11 @@ def test_a_stack_trains_what_each_job_would(world: World, tmp_path: Path) -> Non
     plan = planned(world("finetuned", "class"), recipe={**RECIPE, "epochs": 5})
     store = Store(tmp_path)
     workshop = Workshop(build_case(plan, store), plan, store)
-    jobs = [workshop.job("retrain", f"retrained {number}") for number in range(1, 5)]
+    places = workshop.places(None)
+    jobs = [
+        replace(workshop.job("retrain", f"retrained {number}"), places=places)
+        for number in range(1, 5)
+    ]
     together = dict(Together(Refusing()).run(jobs))
     for position, weights in InProcess().run(jobs):
         alone, stacked = load(weights), load(together[position])

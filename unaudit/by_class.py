@@ -45,6 +45,7 @@ def kept_classes(
     if case.scenario != "class" or len(case.forget_classes) < 2:
         return ()
     probes = [item for item in calibrated if _can_be_cut(item)]
+    seed = int(rng.integers(1 << 63))
     lines = []
     for label in case.forget_classes:
         own = np.flatnonzero(labels == label).astype(np.int64)
@@ -53,7 +54,9 @@ def kept_classes(
         found = [
             (index, item.measurement.card.title)
             for item in probes
-            for index in [_index_on(item, own, len(labels), alpha, tau, replicates, rng)]
+            # the same resamples for every probe: one more changes no other number
+            for resamples in [np.random.default_rng([seed, label])]
+            for index in [_index_on(item, own, len(labels), alpha, tau, replicates, resamples)]
             if index.p_residual <= alpha
         ]
         if found:

@@ -82,6 +82,7 @@ def build_world(
     seed: int = 0,
     progress: Progress = SILENT,
     retrained: int = 5,
+    shadows: int = 0,
 ) -> AuditPlan:
     """Train the models, write models, data, forget ids and ``unaudit.toml`` into ``folder``.
 
@@ -92,6 +93,8 @@ def build_world(
         seed: decides the cut and every model.
         progress: told of each model.
         retrained: number of references.
+        shadows: number of shadow models that the audit is to train; with any, ``unaudit.toml``
+            holds the recipe, and the audit makes calibrators as well.
 
     Raises:
         InputError: the folder cannot be written.
@@ -115,7 +118,7 @@ def build_world(
         for name, model in models.items():
             save_file(model.state_dict(), folder / f"{name}.safetensors")
         config = folder / CONFIG_NAME
-        config.write_text(_config(layout, len(references)), encoding="utf-8")
+        config.write_text(_config(layout, len(references), shadows), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{folder}: cannot write the demo's files ({error.strerror}); choose another --out"
@@ -194,9 +197,10 @@ def _write_data(folder: Path, digits: Digits) -> None:
     (folder / "forget.txt").write_text(text, encoding="utf-8")
 
 
-def _config(layout: Layout, retrained: int) -> str:
+def _config(layout: Layout, retrained: int, shadows: int) -> str:
     names = ", ".join(f'"retrained-{n}.safetensors"' for n in range(1, retrained + 1))
     widths = "-".join(str(width) for width in layout.widths)
+    training = "" if not shadows else _training(shadows)
     return f"""\
 # The embedded demo: scikit-learn's digits. Repeat it with: unaudit check subject.safetensors
 schema_version = 1
@@ -218,4 +222,19 @@ forget = "forget.txt"
 [references]
 original = "original.safetensors"
 retrained = [{names}]
+{training}"""
+
+
+def _training(shadows: int) -> str:
+    return f"""
+[recipe]
+lr = {RECIPE.lr}
+epochs = {RECIPE.epochs}
+batch = {RECIPE.batch}
+
+[calibration]
+unlearners = ["finetune", "head-distillation"]
+
+[shadows]
+count = {shadows}
 """

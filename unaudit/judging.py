@@ -178,7 +178,7 @@ def judge_families(
             outcome=classify_family(indices[family], family, alpha, tau),
             p_adjusted=adjusted.get(family),
             fails=adjusted.get(family, 1.0) <= alpha,
-            blocked=_obstacle_to_pass(family, probes, missed, uppers[family], tau),
+            blocked=_obstacle_to_pass(family, probes, missed, indices[family], uppers[family], tau),
         )
         for family, own in members.items()
         if family in required or any(c.informative for c in own)
@@ -203,6 +203,7 @@ def _obstacle_to_pass(
     family: Family,
     probes: Sequence[Judged],
     missed: Sequence[Missed],
+    index: ResidualIndex | None,
     upper: float | None,
     tau: float,
 ) -> str | None:
@@ -214,6 +215,7 @@ def _obstacle_to_pass(
     for miss in missed:
         if miss.card.family == family and miss.kind == "errored":
             return f"{miss.card.title} broke: {miss.reason}"
-    if upper is None or upper > tau:
+    within = index is not None and index.high is not None and index.high <= tau
+    if within and (upper is None or upper > tau):
         return "what is lost on one test would have to make up for what is kept on another"
     return None

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +39,7 @@ from unaudit.progress import SILENT, Progress
 from unaudit.recording import Run, write_record
 from unaudit.references import complete
 from unaudit.report.record import Record
+from unaudit.twin import foretell
 from unaudit.verdict import decide
 
 
@@ -84,34 +84,28 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
     for view in view_of.values():
         for split in splits_to_run(case):
             view.outputs(split)
-    asking = partial(
-        measure_all,
-        probes,
-        case,
-        view_of,
-        plan.run.seed,
-        clock,
-        inside_of=inside_of,
-        answers=AnswerCache(
-            store,
-            data=case.data_digest,
-            scenario=case.scenario,
-            seed=plan.run.seed,
-            batch_size=plan.run.batch_size,
-            device=forward.device.type,
-            torch=torch.__version__,
-            layers=plan.model.layers,
-            head=plan.model.head,
-        ),
+    answers = AnswerCache(
+        store,
+        data=case.data_digest,
+        scenario=case.scenario,
+        seed=plan.run.seed,
+        batch_size=plan.run.batch_size,
+        device=forward.device.type,
+        torch=torch.__version__,
+        layers=plan.model.layers,
+        head=plan.model.head,
     )
     with threads_for(forward.step_size):
-        measurements, missed = asking()
+        measurements, missed = measure_all(
+            probes, case, view_of, plan.run.seed, clock, inside_of=inside_of, answers=answers
+        )
     policy = plan.policy
     suspicions = [*doubtful_references(case), *known_unseen(case, view_of)]
     reproduced = fidelity(case, view_of)
     faithful = reproduced is None or reproduced.ok
     if reproduced is not None and not faithful:
         suspicions.append(reproduced.reason)
+    foretold = foretell(case, plan, store, clock)
     with clock.stage("calibrating"):
         calibrated = calibrate(
             measurements,
@@ -154,6 +148,7 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
             missed=(*missed, *left_out, *out_of_reach, *broken_plugins()),
             calibrated=tuple(calibrated),
             verdict=verdict,
+            foretold=foretold,
             started=clock.started,
             seconds=clock.seconds,
             rng=_generator(plan.run.seed, "report"),

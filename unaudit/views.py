@@ -126,7 +126,8 @@ class BlackBox:
         self.marks = marks or Marks()
         self.shadows = shadows
         """What shadow models say of the same examples; None where there are none."""
-        self._queried = queried
+        self.queried = queried
+        """Asks the model under another query of its split; None where it cannot be asked anew."""
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -146,9 +147,9 @@ class BlackBox:
         names = ("plain",) if self.shadows is None else self.shadows.queries
         rows = [plain]
         for name in names[1:]:
-            if self._queried is None:
+            if self.queried is None:
                 raise ValueError(f"this model cannot be asked anew: no {name!r} query")
-            rows.append(self._queried(split, name))
+            rows.append(self.queried(split, name))
         return np.stack(rows)
 
 

@@ -120,7 +120,7 @@ def test_calibrate_trains_what_check_then_finds(run: Run, world: Path, tmp_path:
     flags = ("--access", "black-box", "-o", "json", "--out", str(tmp_path / "out"))
     checked = run("check", "subject.safetensors", *store, *flags, "--config", "unaudit.toml")
     assert checked.code in (1, 3)
-    assert len(before) == 7  # six models, and the original for those who unlearn
+    assert len(before) == 6
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

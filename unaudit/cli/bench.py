@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unaudit.cli.consoles import note
-from unaudit.cli.options import AuditCommand, PlainOption, flags_of, plan_options, quiet_flag
+from unaudit.cli.flags import flags_of, plan_options, quiet_flag
+from unaudit.cli.options import AuditCommand, PlainOption
 from unaudit.cli.progress import progress_on_stderr
 from unaudit.cli.request import plan_from_line
 from unaudit.errors import UsageError

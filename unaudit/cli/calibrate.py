@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unaudit.cli.consoles import one_line, result_console
-from unaudit.cli.options import AuditCommand, audit_flags, quiet_flag
+from unaudit.cli.flags import audit_flags, quiet_flag
+from unaudit.cli.options import AuditCommand
 from unaudit.cli.progress import progress_on_stderr
 from unaudit.cli.request import plan_from_line
 

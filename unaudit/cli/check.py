@@ -8,7 +8,8 @@ import click
 
 from unaudit.cli.auditing import conduct
 from unaudit.cli.consoles import exit_with
-from unaudit.cli.options import AuditCommand, PlainOption, audit_flags, quiet_flag
+from unaudit.cli.flags import audit_flags, quiet_flag
+from unaudit.cli.options import AuditCommand, PlainOption
 from unaudit.cli.request import plan_from_line
 
 

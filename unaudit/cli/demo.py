@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from unaudit.cli.auditing import conduct
 from unaudit.cli.consoles import note
-from unaudit.cli.options import AuditCommand, quiet_flag
+from unaudit.cli.flags import quiet_flag
+from unaudit.cli.options import AuditCommand
 from unaudit.cli.progress import progress_on_stderr
 from unaudit.cli.request import writable_folder
 
+if TYPE_CHECKING:
+    from unaudit.demo import Setting, Subject
+
 SUBJECTS = ("finetuned", "head-distilled", "retrained", "original")
 SCENARIOS = ("sample", "class")
+SHADOWS = 64
 INPUTS = "inputs"
 """Folder inside ``--out`` for what a user would hand in: models, data, ids, ``unaudit.toml``."""
 
@@ -74,7 +80,16 @@ def demo(
     for spec in formats:
         parse_target(spec)
     with progress_on_stderr(quiet) as progress:
-        world = build_world(folder / INPUTS, subject, scenario, seed, progress)  # type: ignore[arg-type]
+        # whole classes show in any output; for examples among their like it takes shadow models
+        shadows = SHADOWS if scenario == "sample" else 0
+        world = build_world(
+            folder / INPUTS,
+            cast("Subject", subject),
+            cast("Setting", scenario),
+            seed,
+            progress,
+            shadows=shadows,
+        )
     run = {"out": out, **({"formats": list(formats)} if formats else {})}
     plan = AuditPlan.from_toml(folder / INPUTS / CONFIG_NAME, {"run": run})
     model = Path(world.model.path or "")

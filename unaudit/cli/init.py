@@ -127,6 +127,19 @@ schema_version = 1
 # Processes that train side by side. Default: one per core.
 # workers = 2
 
+[shadows]
+# Models trained by the recipe on random halves of the examples in question, so
+# that attacks can tell members from others one by one. 0: none; 64 are usual.
+# count = 64
+# How the subject is said to have unlearned, so that they do so too (U-LiRA).
+# unlearner = "finetune"
+# Its hyperparameters, where they are not the defaults.
+# parameters = { lr = 0.01 }
+# How an example is shown; for images also "flip" and "shift dx,dy" in pixels.
+# queries = ["plain", "flip"]
+# Time that training them may take; their number is cut to fit.
+# max_minutes = 60
+
 [policy]
 # What counts as a pass; fixed before the run and written into the record.
 # Margin on the residual index (0 = like a retrained model, 1 = like the
@@ -155,6 +168,7 @@ schema_version = 1
 # bootstrap = 2000              # joint bootstrap replicates
 # batch_size = 256
 # device = "auto"               # or "cpu", "cuda"
+# engine = "local"              # trains models; or "ray", "ray:ADDRESS"
 # store = "cache"               # default: $UNAUDIT_STORE or the user's cache
 # out = "unaudit-audit"         # folder for the record and the reports
 # formats = ["html", "pdf"]     # besides record.json; also "html:DIR/A.html"

@@ -185,6 +185,8 @@ def _command(ctx: click.Context, config: FoundConfig | None, *, public: bool = F
         words += ["--config", config.path.name]
     elif ctx.params["config"]:
         words += ["--config", ctx.params["config"]]
+    if ctx.params.get("recipe"):
+        words += ["--recipe", shown(ctx.params["recipe"])]
     for option, value in given(ctx):
         if public and not option.repeats:
             continue

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unaudit.cli.consoles import note
-from unaudit.cli.options import AuditCommand, PlainOption, flags_of, quiet_flag
+from unaudit.cli.flags import flags_of, quiet_flag
+from unaudit.cli.options import AuditCommand, PlainOption
 from unaudit.cli.progress import progress_on_stderr
 from unaudit.cli.request import plan_from_line
 from unaudit.errors import InputError, UsageError
@@ -78,10 +79,11 @@ def make(method: str, plan: AuditPlan, settings: Sequence[str], progress: Progre
     from unaudit.engine.store import Store
     from unaudit.engine.threads import threads_for
     from unaudit.plugins import with_parameters
-    from unaudit.references import Workshop
+    from unaudit.training.draws import own_draws
     from unaudit.training.model_job import weights_of
     from unaudit.unlearners import check_task, load_unlearners
     from unaudit.unlearners._guard import check_alive
+    from unaudit.workshop import Workshop
 
     kind = load_unlearners().get(method)
     unlearner = with_parameters(kind, dict(map(_setting, settings)), f"unlearners.{method}")
@@ -89,8 +91,10 @@ def make(method: str, plan: AuditPlan, settings: Sequence[str], progress: Progre
     workshop = Workshop(build_case(plan, store, progress), plan, store)
     task = workshop.task(progress)
     check_task(unlearner.card, task)
-    with threads_for(task.recipe.batch * task.inputs[0].numel()):
-        student = unlearner(task, workshop.generator(method))
+    own = workshop.generator(method)
+    threads = threads_for(task.recipe.batch * task.inputs[0].numel())
+    with threads, own_draws(own, task.inputs.device):
+        student = unlearner(task, own)
     check_alive(student, task, method)
     return weights_of(student)
 

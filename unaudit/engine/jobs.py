@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 from unaudit.engine.store import Store, content_key
@@ -84,34 +84,52 @@ def results_of(
     store: Store,
     executor: Executor,
     on_done: Callable[[int], None] = lambda position: None,
+    *,
+    places: Callable[[], Mapping[str, str]] = dict,
 ) -> list[bytes]:
     """Results in the order of ``jobs``; only what the store does not hold is run.
 
     Each result is stored as soon as it is there, so that an interrupted run goes on where it was.
+    What another process is about to compute is waited for, not computed twice.
 
     Args:
         jobs: equal ones are run once.
         store: where results are kept.
         executor: where jobs run.
         on_done: told the position of every job, stored or run.
+        places: lays out what jobs read and says where it lies; asked once, and only if a job is to
+            be run.
     """
-    found: dict[str, bytes] = {}
-    missing: list[Job] = []
-    for job in {job.key: job for job in jobs}.values():
-        known = store.find(job.key)
-        if known is None:
-            missing.append(job)
-        else:
-            found[job.key] = known
-    places: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for at, job in enumerate(jobs):
-        places.setdefault(job.key, []).append(at)
-        if job.key in found:
+        positions.setdefault(job.key, []).append(at)
+    pending = {job.key: job for job in jobs}
+    found: dict[str, bytes] = {}
+    laid_out: Mapping[str, str] | None = None
+
+    def keep(key: str, result: bytes) -> None:
+        found[key] = result
+        del pending[key]
+        for at in positions[key]:
             on_done(at)
-    if missing:
-        for position, result in executor.run(missing):
-            key = missing[position].key
-            found[key] = store.blob(key, lambda result=result: result)  # type: ignore[misc]
-            for at in places[key]:
-                on_done(at)
+
+    def recall(keys: Sequence[str]) -> None:
+        for key in keys:
+            known = store.find(key)
+            if known is not None:
+                keep(key, known)
+
+    recall(list(pending))
+    while pending:
+        with store.claim_some(list(pending)) as claims:  # waits until one is free
+            recall([key for key in pending if key in claims.held])  # done meanwhile by others
+            mine = [job for key, job in pending.items() if key in claims.held]
+            if mine:
+                laid_out = places() if laid_out is None else laid_out
+                mine = [replace(job, places={**laid_out, **job.places}) for job in mine]
+                for position, result in executor.run(mine):
+                    key = mine[position].key
+                    keep(key, store.blob(key, lambda result=result: result))  # type: ignore[misc]
+                    claims.drop(key)
+        recall(list(pending))
     return [found[job.key] for job in jobs]

@@ -55,6 +55,8 @@ class WhiteBox(BlackBox):
             forget_classes=outside.forget_classes,
             n_classes=outside.n_classes,
             marks=outside.marks,
+            shadows=outside.shadows,
+            queried=outside.queried,
         )
         if not isinstance(candidate.model, LoadedModel):
             raise InputError(

@@ -1,0 +1,240 @@
+"""Where models are made from a recipe: jobs of models, and models of their results.
+
+What is made is kept in the store under the digest of everything that decided it, and used again by
+every later audit of the same request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load
+from torch import nn
+
+from unaudit.case import Candidate, Case, Role
+from unaudit.data import Dataset
+from unaudit.devices import choose_device
+from unaudit.engine.answers import code_digest
+from unaudit.engine.choose import engine_from
+from unaudit.engine.jobs import Job, results_of
+from unaudit.engine.store import Store, content_key
+from unaudit.errors import InputError
+from unaudit.fidelity import MADE
+from unaudit.loading import LoadedModel, Provenance, Trust
+from unaudit.loading.architectures import build_architecture, parse_architecture
+from unaudit.loading.fit import digest_of
+from unaudit.plan import AuditPlan, RecipeSection
+from unaudit.progress import SILENT, Progress
+from unaudit.training.defaults import Setting, setting_of
+from unaudit.training.model_job import model_job, task_of, weights_of
+from unaudit.training.together import Together
+from unaudit.unlearners import Task, UnlearnerCard, load_unlearners
+
+BATCH = 1024
+"""Examples at a time while data are laid out for workers."""
+
+
+class Workshop:
+    """Makes models by the recipe of one plan on the data of one case."""
+
+    def __init__(self, case: Case, plan: AuditPlan, store: Store) -> None:
+        """
+        Args:
+            case: whose training data the recipe is run on.
+            plan: with the recipe; what it leaves open is filled in.
+            store: keeps data and models.
+
+        Raises:
+            InputError: the subject or the training data are known by recorded outputs only.
+        """
+        if not isinstance(case.subject.model, LoadedModel) or plan.model.arch is None:
+            raise InputError(
+                "a recipe needs the subject's weights and architecture to train others like it; "
+                "hand in its file, or take the recipe out"
+            )
+        self.case, self.store = case, store
+        self.arch, self.trusted = plan.model.arch, plan.model.trust_code
+        self.seed = plan.run.seed
+        self.head = plan.model.head
+        self.device = choose_device(plan.run.device).type
+        self.train = case.splits["forget"].dataset
+        held = [case.splits["validation"].labels] if "validation" in case.splits else []
+        self.n_classes = 1 + max(int(labels.max()) for labels in (self.train.labels, *held))
+        self.module = case.subject.model.module
+        recipe = plan.recipe or RecipeSection()
+        shape = self.train.input_shape
+        self.setting: Setting = setting_of(recipe.model_dump(), self.module, shape)
+        # an accelerator is kept busy by one process
+        workers = plan.calibration.workers if self.device == "cpu" else 1
+        self.executor = Together(engine_from(plan.run.engine, workers))
+
+    def make(
+        self,
+        jobs: Mapping[str, Job],
+        progress: Progress,
+        stage: str,
+        original: nn.Module | None = None,
+    ) -> dict[str, bytes]:
+        """Weights by label; data are laid out only if one of them is not in the store yet.
+
+        Args:
+            jobs: by label.
+            progress: told of ``stage``.
+            stage: what this is called.
+            original: what unlearners start from.
+
+        Raises:
+            DivergedError: training left the finite numbers.
+        """
+        if not jobs:
+            return {}
+        with progress.stage(stage, len(jobs)) as step:
+            results = results_of(
+                list(jobs.values()),
+                self.store,
+                self.executor,
+                lambda _: step(1),
+                places=lambda: self.places(original),
+            )
+        return dict(zip(jobs, results, strict=True))
+
+    def job(self, method: str, label: str, original: LoadedModel | None = None) -> Job:
+        """The job that makes one model; its label decides its seed."""
+        return model_job(
+            label,
+            method=method,
+            parameters={},
+            **self.world(),
+            seed=self.seed_of(label),
+            torch=torch.__version__,
+            data=self.case.splits["forget"].digest,
+            validation=self._validation_digest(method),
+            original=None if original is None else original.digest,
+            code=code_digest("unaudit.training", "unaudit.unlearners", "unaudit.loading"),
+        )
+
+    def world(self) -> dict[str, Any]:
+        """What every job of this workshop is told: architecture, recipe, request."""
+        return {
+            "arch": self.arch,
+            "trusted": self.trusted,
+            "recipe": dataclasses.asdict(self.setting.recipe),
+            "augment": self.setting.augment,
+            "scenario": self.case.scenario,
+            "n_classes": self.n_classes,
+            "head": self.head,
+            "device": self.device,
+        }
+
+    def task(self, progress: Progress = SILENT) -> Task:
+        """What an unlearner is given whose original is the case's subject."""
+        return task_of(self.world(), self.places(), self.module, progress)
+
+    def seed_of(self, label: str) -> int:
+        """Seed of one model, from the root seed and its label, never from its place in a list."""
+        digest = hashlib.sha256(f"{self.seed}:{label}".encode()).digest()
+        return int.from_bytes(digest[:7], "little")
+
+    def generator(self, label: str) -> torch.Generator:
+        """Decided by the root seed and the label of what is to be made."""
+        return torch.Generator().manual_seed(self.seed_of(label))
+
+    def candidate(self, role: Role, label: str, weights: bytes) -> Candidate:
+        """A model that was made, as if it had been handed in."""
+        trust = Trust("the plan trusts it") if self.trusted else None
+        built = build_architecture(parse_architecture(self.arch), trust)
+        built.module.load_state_dict(load(weights))
+        provenance = Provenance(
+            name=label,
+            sha256=hashlib.sha256(weights).hexdigest(),
+            size_bytes=len(weights),
+            format="safetensors",
+            tier="T0" if built.code_sha256 is None else "T2",
+            arch=self.arch,
+            parameters=sum(value.numel() for value in built.module.parameters()),
+            notes=(MADE,),
+        )
+        digest = digest_of(built.module, self.arch, built.code_sha256 or "")
+        return Candidate(role, label, LoadedModel(built.module, provenance, digest))
+
+    def places(self, original: nn.Module | None = None) -> dict[str, str]:
+        """Files that workers read: preprocessed inputs, labels, the forget mask, the original."""
+        forget = self.case.splits["forget"]
+        mask = np.zeros(len(self.train), dtype=bool)
+        mask[forget.rows] = True
+        places = {
+            "inputs": self.inputs(self.train),
+            "labels": self.array("labels", self.train.digest, self.train.labels),
+            "forget": self.array("forget", forget.digest, mask),
+        }
+        if "validation" in self.case.splits:
+            places |= self.held("validation")
+        if original is not None:
+            weights = weights_of(original)
+            digest = hashlib.sha256(weights).hexdigest()
+            places["original"] = self.array(
+                "weights", digest, np.frombuffer(weights, dtype=np.uint8)
+            )
+        return places
+
+    def held(self, name: Literal["unseen", "validation"]) -> dict[str, str]:
+        """Files of data that were held out."""
+        data = self.case.splits[name].dataset
+        return {
+            f"{name}_inputs": self.inputs(data),
+            f"{name}_labels": self.array("labels", data.digest, data.labels),
+        }
+
+    def inputs(self, dataset: Dataset) -> str:
+        """The file of all preprocessed inputs of a data set."""
+
+        def fill(array: npt.NDArray[Any]) -> None:
+            at = 0
+            for batch in dataset.batches(np.arange(len(dataset), dtype=np.int64), BATCH):
+                array[at : at + len(batch)] = batch.numpy()
+                at += len(batch)
+
+        shape = (len(dataset), *dataset.input_shape)
+        return self._file("inputs", dataset.digest, shape, np.float32, fill)
+
+    def array(self, what: str, digest: str, values: npt.NDArray[Any]) -> str:
+        """The file of an array that ``digest`` decides."""
+
+        def fill(array: npt.NDArray[Any]) -> None:
+            array[:] = values
+
+        return self._file(what, digest, values.shape, values.dtype, fill)
+
+    def _file(
+        self,
+        what: str,
+        digest: str,
+        shape: tuple[int, ...],
+        dtype: npt.DTypeLike,
+        fill: Callable[[npt.NDArray[Any]], None],
+    ) -> str:
+        array = self.store.array(content_key(what, data=digest), shape, dtype, fill)
+        assert isinstance(array, np.memmap)
+        return str(Path(str(array.filename)))
+
+    def _validation_digest(self, method: str) -> str | None:
+        """Of the validation data where ``method`` consumes them; they decide nothing elsewhere."""
+        known = load_unlearners()
+        if method not in known or "validation" not in known.get(method).card.consumes:
+            return None
+        held = self.case.splits.get("validation")
+        return None if held is None else held.digest
+
+
+def can_work(card: UnlearnerCard, case: Case) -> bool:
+    """Whether a method makes a calibrator of this case: an approximate one, for this scenario, with
+    the data that it consumes."""
+    lacks = "validation" in card.consumes and "validation" not in case.splits
+    return not card.exact and case.scenario in card.scenarios and not lacks
