@@ -2,7 +2,8 @@
 
     python bench/operating_characteristics.py [--scenario sample|class] [--audits 200]
                                               [--references 5] [--pool 40] [--originals 8]
-                                              [--access white-box]
+                                              [--access white-box] [--shadows 64]
+                                              [--unlearner finetune]
 
 Trains a pool of originals and retrained models on the digits, then audits: each audit draws one
 original, ``--references`` retrained models and a subject that is a retrained model outside the
@@ -10,6 +11,10 @@ references, the original itself, or its head-distilled fake. Prints how often ea
 passes or stays inconclusive, with the 95 % Clopper–Pearson interval. Audits share the pool, the
 data and the cut, so that the intervals describe this pool; ``--seed`` gives another. With black-box
 access the policy accepts black-box evidence, so that there is something to err with.
+
+With ``--shadows`` the attacks that need shadow models run as well, all on the same ones. Then it is
+also printed how often each membership attack alone finds the subject beyond the margin at α, and
+how often it is informative.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -33,11 +40,14 @@ from unaudit.engine.store import Store
 from unaudit.engine.threads import threads_for
 from unaudit.evidence import Probe, Skipped
 from unaudit.forward import ForwardPass
+from unaudit.judging import Judged, failing_side
 from unaudit.loading import LoadedModel, Provenance
 from unaudit.measuring import Answer, Measurement, Reading, probe_generator
 from unaudit.plugins import configured_probes
+from unaudit.shadows.make import make_shadows
 from unaudit.stats import clopper_pearson
-from unaudit.verdict import decide
+from unaudit.verdict import Verdict, decide
+from unaudit.workshop import Workshop
 
 ALPHA, TAU = 0.05, 0.5
 
@@ -56,10 +66,44 @@ def main() -> None:
 
 def run(options: argparse.Namespace, bench: Bench) -> None:
     print("| subject | audits | fail | pass | inconclusive |\n|---|---|---|---|---|")
+    verdicts = {}
     for subject in ("retrained", "original", "head-distilled"):
-        outcomes = Counter(bench.audit(subject, number) for number in range(options.audits))
+        found = verdicts[subject] = [bench.audit(subject, n) for n in range(options.audits)]
+        outcomes = Counter(verdict.outcome for verdict in found)
         cells = [share(outcomes[name], options.audits) for name in ("fail", "pass", "inconclusive")]
         print(f"| {subject} | {options.audits} | {' | '.join(cells)} |", flush=True)
+    if not options.shadows:
+        return
+    print(
+        "\n| attack alone | informative | retrained flagged | original flagged |\n|---|---|---|---|"
+    )
+    for name in sorted(
+        {j.calibrated.measurement.card.name for j in members(verdicts["retrained"])}
+    ):
+        counts = [
+            [
+                judged.calibrated
+                for judged in members(found)
+                if judged.calibrated.measurement.card.name == name
+            ]
+            for found in (verdicts["retrained"], verdicts["original"])
+        ]
+        seeing = sum(item.informative for item in counts[0])
+        flagged = [
+            sum(
+                item.informative and failing_side(item.index, "membership") <= ALPHA
+                for item in items
+            )
+            for items in counts
+        ]
+        rates = [share(count, options.audits) for count in (seeing, *flagged)]
+        print(f"| {name} | {' | '.join(rates)} |")
+
+
+def members(verdicts: Sequence[Verdict]) -> list[Judged]:
+    """All membership attacks of some audits."""
+    judged = [judged for verdict in verdicts for judged in verdict.probes]
+    return [one for one in judged if one.calibrated.family == "membership"]
 
 
 def parse() -> argparse.Namespace:
@@ -70,6 +114,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pool", type=int, default=40)
     parser.add_argument("--originals", type=int, default=8)
     parser.add_argument("--access", choices=("black-box", "white-box"), default="black-box")
+    parser.add_argument("--shadows", type=int, default=0)
+    parser.add_argument("--unlearner")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -114,8 +160,8 @@ class Bench:
         self.case = forward.case
         self.answers: dict[tuple[str, ...], Answer | None] = {}
 
-    def audit(self, subject: str, number: int) -> str:
-        """The outcome of one audit; (seed, subject, number) decides what is drawn."""
+    def audit(self, subject: str, number: int) -> Verdict:
+        """The verdict of one audit; (seed, subject, number) decides what is drawn."""
         rng = np.random.default_rng([self.options.seed, len(subject), number])
         which = int(rng.integers(self.options.originals))
         drawn = rng.permutation(self.options.pool)[: self.options.references + 1]
@@ -147,7 +193,7 @@ class Bench:
             tau=TAU,
             access=self.options.access,
             accept_black_box=self.options.access == "black-box",
-        ).outcome
+        )
 
     def measure(
         self, probe: Probe, subject: str, original: str, retrained: list[str]
@@ -182,16 +228,29 @@ def obstacle_without_references(probe: Probe, case: Case) -> Skipped | None:
     """What keeps a probe from running here, however many references there are."""
     if case.scenario not in probe.card.scenarios or probe.card.needs - set(case.splits):
         return Skipped("does not apply")
+    shadows, wanted = case.shadows, probe.card.shadows
+    if wanted and (shadows is None or (wanted == "unlearned" and not shadows.unlearner)):
+        return Skipped("there are no such shadow models")
     return None
 
 
 def forward_pass(options: argparse.Namespace, digits: Digits, folder: Path) -> ForwardPass:
     """Views of the digits, through the files that an audit would read."""
-    plan = build_world(folder, "original", options.scenario, options.seed, retrained=2)
-    store = Store(folder / "store")
-    return ForwardPass(
-        build_case(plan, store), store, batch_size=2048, device="cpu", record_features=True
+    plan = build_world(
+        folder,
+        "original",
+        options.scenario,
+        options.seed,
+        retrained=2,
+        shadows=options.shadows,
     )
+    store = Store(folder / "store")
+    case = build_case(plan, store)
+    if options.shadows:
+        section = plan.shadows.model_copy(update={"unlearner": options.unlearner})
+        shadows = make_shadows(case, section, Workshop(case, plan, store))
+        case = replace(case, shadows=shadows)
+    return ForwardPass(case, store, batch_size=2048, device="cpu", record_features=True)
 
 
 def candidate_of(name: str, module: nn.Module) -> Candidate:

@@ -71,8 +71,9 @@ class Workshop:
         recipe = plan.recipe or RecipeSection()
         shape = self.train.input_shape
         self.setting: Setting = setting_of(recipe.model_dump(), self.module, shape)
-        # an accelerator is kept busy by one process
-        workers = plan.calibration.workers if self.device == "cpu" else 1
+        # an accelerator is kept busy by one process; a cluster has more of them
+        alone = self.device != "cpu" and plan.run.engine == "local"
+        workers = 1 if alone else plan.calibration.workers
         self.executor = Together(engine_from(plan.run.engine, workers))
 
     def make(

@@ -93,13 +93,16 @@ def _named(arrays: Any, prefix: str) -> dict[Any, Any]:
 
 @cache
 def code_digest(*packages: str) -> str:
-    """Digest of every source file of these packages."""
+    """Digest of every source file of these packages, wherever they are installed."""
     digest = hashlib.sha256()
     for name in sorted(set(packages)):
         spec = importlib.util.find_spec(name)
         folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-        alone = [spec.origin] if spec is not None and spec.origin and not folders else []
-        files = [path for folder in folders for path in Path(folder).rglob("*.py")]
-        for path in sorted([*files, *map(Path, alone)]):
-            digest.update(f"{name}:{path}".encode() + b"\0" + path.read_bytes())
+        alone = [Path(spec.origin)] if spec is not None and spec.origin and not folders else []
+        files = [(path.name, path) for path in alone]
+        for folder in folders:
+            found = Path(folder).rglob("*.py")
+            files += [(path.relative_to(folder).as_posix(), path) for path in found]
+        for inside, path in sorted(files):
+            digest.update(f"{name}:{inside}".encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -25,6 +25,16 @@ from unaudit.errors import InputError, UnauditError, UsageError
 
 ATTEMPTS = 2
 """How often a job is tried whose worker dies."""
+ROOT = Path(__file__).parents[2]
+"""Where this package was imported from; workers run the same code."""
+START = """\
+import sys
+sys.path[:] = [sys.argv[1], *(path for path in sys.path if path not in ("", "."))]
+from unaudit.engine.worker import main
+main(int(sys.argv[2]))
+"""
+"""What a worker runs. With ``-m`` it would import modules from the working directory, where files
+from the model's side may lie."""
 FAULTS: dict[str, type[UnauditError]] = {"InputError": InputError, "UsageError": UsageError}
 """Failures that a worker passes on as what they are; any other is an UnauditError."""
 
@@ -125,7 +135,7 @@ class _Worker:
     def __init__(self, threads: int, stop: threading.Event) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "unaudit.engine.worker", str(threads)],
+            [sys.executable, "-c", START, str(ROOT), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

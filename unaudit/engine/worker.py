@@ -1,7 +1,5 @@
 """A worker process: jobs as lines of JSON on stdin, answers as lines of JSON on stdout.
 
-    python -m unaudit.engine.worker THREADS
-
 A result is written to the file that the job names. Whatever the job prints goes to stderr.
 """
 
@@ -65,7 +63,3 @@ def echo(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
             raise InputError(inputs["fail"])
         raise ZeroDivisionError
     return json.dumps(dict(inputs), sort_keys=True).encode()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
