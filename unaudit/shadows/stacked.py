@@ -12,12 +12,9 @@ from unaudit.shadows.examples import Examples
 from unaudit.shadows.job import WORK, answers, naming, network
 from unaudit.shadows.queries import check_queries
 from unaudit.training import DivergedError, Recipe
-from unaudit.training._dense import takes
-from unaudit.training._stack import Problem
-from unaudit.training._stacking import footprint
 from unaudit.training.augment import AUGMENTATIONS
-from unaudit.training.ensemble import CACHE, FEWEST
 from unaudit.training.many import fit_many
+from unaudit.training.together import worth_stacking
 
 TOGETHER = 32
 """Models that are trained before the first of them answers. An interrupted run loses no more; and
@@ -27,12 +24,7 @@ OWN = ("number", "seed", "masks")
 
 
 def stackable(jobs: Sequence[Job]) -> bool:
-    """Whether these are shadow jobs of one fully connected network on the CPU, small enough for a
-    stack to be faster than the loop.
-
-    It is where some of its members fit into a core's caches: 2.4 times as fast for the demo's
-    layers of 128 units, while layers of 512 gained a tenth and layers of 2048 lost a fifth.
-    """
+    """Whether these are shadow jobs of one network on the CPU for which stacks are faster."""
     shared = [{k: v for k, v in job.inputs.items() if k not in OWN} for job in jobs]
     first = jobs[0]
     alike = (
@@ -43,12 +35,9 @@ def stackable(jobs: Sequence[Job]) -> bool:
     if not alike:
         return False
     examples, recipe = Examples.opened(first.places), Recipe(**first.inputs["recipe"])
-    if recipe.precision != "float32" or not takes(network(first.inputs), examples.train[:1]):
-        return False
-    batch = torch.arange(min(recipe.batch, len(examples.train)))
-    problem = Problem(examples.train, examples.train_labels, recipe)
-    size = footprint(lambda: network(first.inputs), problem, batch)
-    return FEWEST * size.bytes <= CACHE
+    return worth_stacking(
+        lambda: network(first.inputs), examples.train, examples.train_labels, recipe
+    )
 
 
 def run_stacked(jobs: Sequence[Job]) -> Iterator[tuple[int, bytes]]:
