@@ -1,14 +1,15 @@
 """CIFAR-10 end to end, through the CLI on saved files: every reference unlearner, every probe.
 
     python bench/cifar10.py --data DIR [--forget class:4|random:500] [--train 15000] [--epochs 8]
-                            [--retrained 5] [--out DIR]
+                            [--retrained 5] [--shadows 32] [--out DIR]
 
 ``DIR`` holds ``train.parquet`` and ``test.parquet`` in Hugging Face layout. A small residual
 network (78k parameters) is trained on the first ``--train`` images (the original), and once more
 without the forget examples: a subject of known truth. ``unaudit bench`` then trains the references
 and every unlearner from the recipe and tabulates every probe; after that the original and the
 head-distilled fake are audited as subjects, with everything cached. Where a class was forgotten,
-the column of IDI is compared with the published one. Files that are there are not made again.
+the column of IDI is compared with the published one. With ``--shadows`` the attacks that need
+shadow models are in the table too. Files that are there are not made again.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ def main() -> None:
     write_request(options, train, forget)
     train_model(options, train, np.ones(len(train), dtype=bool), "original", seed=0)
     train_model(options, train, ~forget, "retrained", seed=1)
+    none = ("--shadows", "0")
+    print(f"calibrate: {unaudit(options, 'calibrate', subject(options, 'retrained'), *none):.0f} s")
+    if options.shadows:
+        seconds = unaudit(options, "calibrate", subject(options, "retrained"))
+        hourly = 3600 * options.shadows / seconds
+        print(f"{options.shadows} shadow models: {seconds:.0f} s, {hourly:.0f} an hour", flush=True)
     tables = [str(options.out / f"matrix.{ending}") for ending in ("md", "csv")]
     seconds = unaudit(
         options, "bench", subject(options, "retrained"), *(w for t in tables for w in ("-o", t))
@@ -92,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=15_000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--retrained", type=int, default=5)
+    parser.add_argument("--shadows", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     kind, _, number = options.forget.partition(":")
@@ -158,6 +166,7 @@ augment = "crop-flip"
 [calibration]
 profile = "full"
 retrained = {options.retrained}
+{f"[shadows]{chr(10)}count = {options.shadows}" if options.shadows else ""}
 """
     )
 

@@ -14,6 +14,7 @@ from unaudit.calibration import Calibrated, calibrate
 from unaudit.case import Case
 from unaudit.evidence import Access, Family
 from unaudit.fidelity import MADE
+from unaudit.judging import classify
 from unaudit.measuring import Reading
 from unaudit.pipeline import audit
 from unaudit.plan import AuditPlan
@@ -22,7 +23,6 @@ from unaudit.recording.sanity import sanity
 from unaudit.references import FAKE
 from unaudit.report.record import Matrix, MatrixCell, Record
 from unaudit.stats import ResidualIndex
-from unaudit.judging import classify
 
 ALPHA, TAU = 0.05, 0.5
 MADE_BY: dict[str, float] = {"finetune": 0.95, FAKE: 0.0}

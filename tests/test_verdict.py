@@ -9,7 +9,7 @@ import pytest
 
 from tests.worlds import ScoreWorld, case_of, measurement_of, probe_of
 from unaudit.calibration import Calibrated, calibrate
-from unaudit.evidence import Family
+from unaudit.evidence import Access, Family
 from unaudit.verdict import (
     Verdict,
     assurance_level,
@@ -167,16 +167,37 @@ def test_without_references_only_membership_is_required() -> None:
 
 
 @pytest.mark.parametrize(
-    ("access", "references", "level"),
+    ("access", "references", "shadows", "level"),
     [
-        ("black-box", False, 1),
-        ("white-box", False, 1),
-        ("black-box", True, 2),
-        ("white-box", True, 3),
+        ("black-box", False, False, 1),
+        ("white-box", False, True, 1),
+        ("black-box", True, False, 2),
+        ("black-box", True, True, 2),
+        ("white-box", True, False, 3),
+        ("white-box", True, True, 4),
     ],
 )
-def test_assurance_levels(access: str, references: bool, level: int) -> None:
-    assert assurance_level(access, references) == level  # type: ignore[arg-type]
+def test_assurance_levels(access: Access, references: bool, shadows: bool, level: int) -> None:
+    assert assurance_level(access, references, shadows) == level
+
+
+def with_shadow_attack(calibrated: list[Calibrated]) -> list[Calibrated]:
+    """The first probe as one that needs shadow models."""
+    first, *others = calibrated
+    probe = probe_of("attack", first.family, shadows="trained")
+    return [replace(first, measurement=replace(first.measurement, probe=probe)), *others]
+
+
+def test_the_highest_level_takes_an_attack_with_shadow_models_that_can_see() -> None:
+    calibrated = with_shadow_attack(audited(0.0))
+    blind = [replace(calibrated[0], reason="cannot see"), *calibrated[1:]]
+    for access, found in (("white-box", (3, 4, 3)), ("black-box", (2, 2, 2))):
+        levels = [
+            verdict_on(items, access=access).assurance_level
+            for items in (audited(0.0), calibrated, blind)
+        ]
+        assert tuple(levels) == found
+    assert verdict_on(calibrated, access="white-box", faithful=False).assurance_level == 1
 
 
 def test_holm_is_applied_over_the_failing_side() -> None:

@@ -36,7 +36,7 @@ from unaudit.lineage import doubtful_references
 from unaudit.measuring import measure_all
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
-from unaudit.recording import Run, write_record
+from unaudit.recording import Run, namer, write_record
 from unaudit.references import complete
 from unaudit.report.record import Record
 from unaudit.twin import foretell
@@ -151,6 +151,7 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
             foretold=foretold,
             started=clock.started,
             seconds=clock.seconds,
+            name_of=namer(store.secret(), case.sources_digest),
             rng=_generator(plan.run.seed, "report"),
         )
     )

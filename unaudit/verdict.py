@@ -118,12 +118,13 @@ def decide(
             "black-box evidence alone can be produced by refitting the last layer; "
             "the policy does not accept it (policy.accept_black_box)"
         )
+    shadows = any(c.informative and c.measurement.card.shadows is not None for c in calibrated)
     uppers = [family.upper for family in families if family.required]
     known = [upper for upper in uppers if upper is not None]
     upper = max(known) if len(known) == len(required) else None
     return Verdict(
         outcome=outcome,
-        assurance_level=assurance_level(access, with_references and faithful),
+        assurance_level=assurance_level(access, with_references and faithful, shadows),
         probes=probes,
         families=families,
         headline=headline(outcome, failing, failing_families, holding, upper, alpha, tau),
@@ -148,8 +149,11 @@ def required_families(access: Access, with_references: bool) -> tuple[Family, ..
     return ("membership", "output-distance", "representation", "recoverability")
 
 
-def assurance_level(access: Access, with_references: bool) -> int:
-    """1 black box alone · 2 black box with references · 3 white box with references."""
+def assurance_level(access: Access, with_references: bool, shadows: bool) -> int:
+    """1 without references · 2 black box with references · 3 white box with references · 4 as 3,
+    and an attack with shadow models that can see on this data."""
     if not with_references:
         return 1
-    return 2 if access == "black-box" else 3
+    if access == "black-box":
+        return 2
+    return 4 if shadows else 3

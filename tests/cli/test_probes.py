@@ -49,6 +49,7 @@ def test_all_are_listed(run: Run) -> None:
         (line,) = [line for line in lines if line.startswith(f"  {name} ")]
         assert kind.card.title in line
         assert ("*" in line) is kind.card.comparative
+        assert (" + " in line) is (kind.card.shadows is not None)
     assert f"{len(PROBES)} probes" in result.out
 
 
@@ -65,6 +66,18 @@ def test_each_is_explained_in_80_columns(run: Run, name: str) -> None:
         assert " ".join(spot.split()) in words
     assert "higher = more remembered" in words or card.unsigned
     assert f"[probes.{name}]" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("lira", "forget, unseen, shadow models (--shadows N)"),
+        ("u-lira", "(--shadows N) that unlearned as well (--unlearner METHOD)"),
+        ("jsd", "forget, retrained models"),
+    ],
+)
+def test_what_a_probe_needs_is_named(run: Run, name: str, needs: str) -> None:
+    assert needs in " ".join(run("probes", name).out.split())
 
 
 def test_an_unknown_name_suggests_the_nearest(run: Run) -> None:

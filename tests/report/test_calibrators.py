@@ -14,7 +14,8 @@ from rich.console import Console
 
 from unaudit.report.fakes import check
 from unaudit.report.figures import draw
-from unaudit.report.heatgrid import NARROW, SLANT, WIDE, column_blocks
+from unaudit.report.heatgrid import SLANT
+from unaudit.report.heatgrid_layout import NARROW, WIDE, column_blocks
 from unaudit.report.html import to_html
 from unaudit.report.record import Matrix, MatrixCell, Record
 from unaudit.report.svg import CHARACTER

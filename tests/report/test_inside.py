@@ -20,7 +20,8 @@ from unaudit.report.terminal import print_summary
 from unaudit.report.text import printable
 from unaudit.report.wording import SHALLOW, shallow
 
-from .samples import DEEP_LAYERS, deep, failing, hostile, looked_inside, passing
+from .inside import DEEP_LAYERS, looked_inside
+from .samples import deep, failing, hostile, passing
 from .samples import shallow as shallow_sample
 
 KINDS = pytest.mark.parametrize("kind", list(SHALLOW))

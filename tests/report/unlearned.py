@@ -1,4 +1,5 @@
-"""What a recipe adds to a sample record: calibrators, a fake, the fidelity of the recipe."""
+"""What a recipe adds to a sample record: calibrators, a fake, the fidelity of the recipe, an
+estimate of what a retrained model would get right."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from unaudit.report.record import (
     MatrixRow,
     ProbeOutcome,
     Record,
+    RetrainedEstimate,
     Role,
     Sanity,
     SplitFidelity,
@@ -142,8 +144,11 @@ def with_unlearners(
         for name in unlearners
     )
     controls = record.controls
+    reproduced = fidelity(gap, made)
+    level = record.verdict.assurance_level if reproduced.ok else 1
     return record.model_copy(
         update={
+            "verdict": record.verdict.model_copy(update={"assurance_level": level}),
             "controls": controls.model_copy(update={"accuracy": (*controls.accuracy, *accuracy)}),
             "matrix": Matrix(columns=heads, rows=rows),
             "sanity": Sanity(
@@ -155,7 +160,8 @@ def with_unlearners(
             )
             if FAKE in unlearners
             else NO_FAKE,
-            "fidelity": fidelity(gap, made),
+            "fidelity": reproduced,
+            "retrained_estimate": foretold(retrained=len(record.controls.retrained)),
         }
     )
 
@@ -175,3 +181,27 @@ def fidelity(gap: float, made: tuple[Role, ...] = ("retrained",)) -> Fidelity:
         if ok
         else "the recipe does not reproduce the original: unseen accuracy is too far off",
     )
+
+
+def foretold(*, retrained: int = 5, **changes: object) -> RetrainedEstimate:
+    """An estimate of 94.2% and a truth of 93.4%."""
+    values: dict[str, object] = {
+        "value": 0.9421,
+        "stderr": 0.0153,
+        "error": 0.061,
+        "plain": 0.948,
+        "examples": 291.3,
+        "validation": 300,
+        "method": "twin problem (TMU §3), corrected on held-out validation examples",
+        "recipe_given": True,
+        "reason": None,
+        "truth": 0.934 if retrained else None,
+        "retrained": retrained,
+    }
+    return RetrainedEstimate.model_validate({**values, **changes})
+
+
+def not_foretold(reason: str, *, retrained: int = 5) -> RetrainedEstimate:
+    """A reason in place of the numbers."""
+    gone = dict.fromkeys(("value", "stderr", "error", "plain", "examples"))
+    return foretold(retrained=retrained, reason=reason, **gone)

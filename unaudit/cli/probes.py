@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from unaudit.evidence import Probe, ProbeCard
 
+SHADOWS = {
+    "trained": "shadow models (--shadows N)",
+    "unlearned": "shadow models (--shadows N) that unlearned as well (--unlearner METHOD)",
+}
+
 
 @click.command(cls=AuditCommand, short_help="List the probes, or explain one.")
 @click.argument("name", required=False)
@@ -44,16 +49,19 @@ def _list(console: Console, cards: list[tuple[str, ProbeCard]]) -> None:
         if own:
             console.print(family, style="bold")
         for name, card in own:
-            title = f"{one_line(card.title)}{' *' if card.comparative else ''}"
+            marks = f"{' *' if card.comparative else ''}{' +' if card.shadows else ''}"
+            title = f"{one_line(card.title)}{marks}"
             console.print(f"  {one_line(name):<{column}}{title:<32}{card.access}")
-    console.print("\n* compares with retrained models")
+    console.print("\n* compares with retrained models  + needs shadow models (--shadows N)")
     console.print(f"{len(cards)} probes; explain one with: unaudit probes NAME")
 
 
 def _explain(console: Console, name: str, kind: type[Probe]) -> None:
     card = kind.card
     console.print(one_line(f"{name}: {card.title}"), style="bold")
-    needs = ", ".join(sorted({"forget", *card.needs}))
+    needs: list[str] = sorted({"forget", *card.needs})
+    needs += ["retrained models"] if card.comparative else []
+    needs += [SHADOWS[card.shadows]] if card.shadows else []
     direction = (
         "unsigned: a high value says 'different from retrained', not in which direction"
         if card.unsigned
@@ -64,7 +72,7 @@ def _explain(console: Console, name: str, kind: type[Probe]) -> None:
         ("direction", direction),
         ("family", card.family),
         ("access", card.access),
-        ("needs", needs + (", retrained models" if card.comparative else "")),
+        ("needs", ", ".join(needs)),
         ("scenarios", ", ".join(sorted(card.scenarios))),
         ("source", card.source),
         ("cost", card.cost),

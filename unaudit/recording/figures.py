@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unaudit.calibration import Calibrated
-from unaudit.evidence import FloatArray, Scores
+from unaudit.evidence import FloatArray, Scores, Statistic
 from unaudit.report.record import Histogram, Interval, OperatingPoint, Roc
 from unaudit.stats import (
     advantage,
@@ -39,6 +39,9 @@ def rocs(
     )
 
 
+COMPARING: frozenset[Statistic] = frozenset({"auc", "mean-difference"})
+"""Statistics that hold forget against unseen examples. A mean over forget alone does not, even
+where scores of unseen examples come with it, as from linear probes."""
 MIN_GROUP = 20
 """Scores of fewer forget examples are not drawn: a curve of few steps shows single examples."""
 
@@ -49,7 +52,7 @@ def _ranking(calibrated: Sequence[Calibrated]) -> list[tuple[Calibrated, Scores]
         (item, answer)
         for item, answer in answers
         if isinstance(answer, Scores)
-        and answer.statistic == "auc"
+        and answer.statistic in COMPARING
         and answer.unseen is not None
         and len(answer.forget) >= MIN_GROUP
     ]

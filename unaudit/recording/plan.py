@@ -46,6 +46,13 @@ def describe_plan(run: Run) -> schema.Plan:
         "models": [candidate.model.provenance.sha256 for candidate in run.case.candidates],
         "data": run.case.sources_digest,
         "forget": run.case.ids_hmac,
+        "canaries": {name: int(marks.sum()) for name, marks in run.case.marks.canaries.items()},
+        "kind": settings.request.kind,
+        "swapped": run.case.swapped,
+        "scenario": run.case.scenario,
+        "recipe": settings.recipe and settings.recipe.model_dump(mode="json"),
+        "calibration": settings.calibration.model_dump(mode="json", exclude={"workers"}),
+        "shadows": settings.shadows.model_dump(mode="json"),
     }
     return schema.Plan(
         sha256=digest_of(fixed),
@@ -85,6 +92,8 @@ def repeat_command(plan: AuditPlan) -> str:
         *(("--retrained", spec) for spec in plan.references.retrained),
         ("--train", plan.data.train),
         ("--unseen", plan.data.unseen),
+        ("--shadows", str(plan.shadows.count) if plan.shadows.count else None),
+        ("--unlearner", plan.shadows.unlearner),
     ]
     for flag, value in options:
         if value is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from unaudit.case import Case
 from unaudit.evidence import Access, Probe
 from unaudit.measuring import Missed
 from unaudit.plan import AuditPlan
+from unaudit.twin import Foretold
 from unaudit.verdict import Verdict
 from unaudit.views import BlackBox
 from unaudit.white_box import WhiteBox
@@ -35,6 +36,9 @@ class Run:
     missed: tuple[Missed, ...]
     calibrated: tuple[Calibrated, ...]
     verdict: Verdict
+    foretold: Foretold
     started: datetime
     seconds: Mapping[str, float]
+    name_of: Callable[[str], str]
+    """From an example's id to a name that the auditor alone can resolve, see ``worst.namer``."""
     rng: np.random.Generator

@@ -12,7 +12,9 @@ from unaudit.case import Candidate, Case
 from unaudit.config import hide_folders, without_folders
 from unaudit.evidence import Scores, SplitName
 from unaudit.fidelity import fidelity
+from unaudit.judging import Judged, JudgedFamily
 from unaudit.recording.digest import digest_of
+from unaudit.recording.estimate import retrained_estimate
 from unaudit.recording.fidelity import fidelity_part
 from unaudit.recording.figures import histograms, rocs
 from unaudit.recording.inside import inside
@@ -21,9 +23,10 @@ from unaudit.recording.matrix import matrix
 from unaudit.recording.plan import describe_plan, repeat_command
 from unaudit.recording.run import Run
 from unaudit.recording.sanity import sanity
+from unaudit.recording.shadows import shadow_models
 from unaudit.recording.utility import accuracies, per_class
+from unaudit.recording.worst import worst
 from unaudit.report import record as schema
-from unaudit.verdict import Judged, JudgedFamily
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "safetensors", "pyarrow", "pillow")
 
@@ -63,6 +66,9 @@ def write_record(run: Run) -> schema.Record:
         "matrix": matrix(run.case, run.calibrated, alpha, run.plan.policy.margin),
         "sanity": sanity(run.plan, run.case, run.calibrated, alpha),
         "fidelity": fidelity_part(fidelity(run.case, run.view_of)),
+        "retrained_estimate": retrained_estimate(run.case, run.view_of, run.foretold),
+        "shadows": shadow_models(run.case, run.calibrated),
+        "worst": worst(run.case, run.calibrated, run.name_of),
         "verdict": _verdict(run),
     }
     return schema.Record(report_id=digest_of(parts)[:16], environment=_environment(run), **parts)

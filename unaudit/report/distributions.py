@@ -1,4 +1,4 @@
-"""Histograms of scores, ROC curves and accuracy by class, with the numbers behind them."""
+"""Histograms of scores and ROC curves, with the numbers behind them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from unaudit.report.record import ClassAccuracy, Histogram, Record, Roc
+from unaudit.report.record import Histogram, Record, Roc
+from unaudit.report.shadows import variants
 from unaudit.report.svg import Drawing, Figure, Scale, ticks
-from unaudit.report.text import count, interval, level, number, percent, significant
+from unaudit.report.text import count, interval, level, percent, sentence, significant
 from unaudit.text import shorten
 
 WIDTH = 350.0
 LEFT, RIGHT = 42.0, 334.0
 TABLE_ROWS = 8
 """Longer tables are thinned out; the record keeps every value."""
-MOST_CLASSES = 20
 
 
 def histograms(record: Record) -> list[Figure]:
     """Scores of the subject on forget, unseen and retain examples, one figure per probe."""
+    run = variants(record)
     return [
-        _histogram(histogram, position)
+        _histogram(histogram, position, run.get(histogram.probe, ""))
         for position, histogram in enumerate(record.calibration.histograms)
         if _drawable(histogram)
     ]
@@ -46,7 +47,7 @@ def _series(histogram: Histogram) -> list[tuple[str, Sequence[int]]]:
     return [(name, counts) for name, counts in named if counts is not None and sum(counts) > 0]
 
 
-def _histogram(histogram: Histogram, position: int) -> Figure:
+def _histogram(histogram: Histogram, position: int, variant: str) -> Figure:
     series = _series(histogram)
     shares = {name: [c / sum(counts) for c in counts] for name, counts in series}
     top = max((max(values) for values in shares.values()), default=1.0)
@@ -85,7 +86,7 @@ def _histogram(histogram: Histogram, position: int) -> Figure:
     return Figure(
         drawing.name,
         histogram.title,
-        "",
+        sentence(variant) if variant else "",
         drawing.markup(),
         None,
         ("Score from – to", *(name for name, _ in series)),
@@ -124,8 +125,9 @@ def _bin_table(
 
 def rocs(record: Record) -> list[Figure]:
     """Forget against unseen on logarithmic axes, where low false-positive rates can be read."""
+    run = variants(record)
     return [
-        _roc(roc, position, record)
+        _roc(roc, position, run.get(roc.probe, ""))
         for position, roc in enumerate(record.calibration.rocs)
         if roc.positives > 0
         and roc.negatives > 0
@@ -133,7 +135,7 @@ def rocs(record: Record) -> list[Figure]:
     ]
 
 
-def _roc(roc: Roc, position: int, record: Record) -> Figure:
+def _roc(roc: Roc, position: int, variant: str) -> Figure:
     floor, lift = 1 / roc.negatives, 1 / roc.positives
     # a whole decade, at least one and at most four below 100 %
     start = 10.0 ** min(-1, max(-4, math.floor(math.log10(min(floor, lift)))))
@@ -193,7 +195,7 @@ def _roc(roc: Roc, position: int, record: Record) -> Figure:
         drawing.name,
         roc.title,
         f"AUC {interval(roc.auc)} at {level(roc.auc.level)}; {roc.positives:,} forget against "
-        f"{roc.negatives:,} unseen.",
+        f"{roc.negatives:,} unseen.{f' {sentence(variant)}' if variant else ''}",
         drawing.markup(),
         None,
         ("False-positive rate", "True-positive rate", "Band"),
@@ -225,73 +227,3 @@ def _thinned(roc: Roc, kept: Sequence[int]) -> list[int]:
         wanted = start * (1 - step / (TABLE_ROWS - 1))
         chosen.append(min(kept, key=lambda i: abs(math.log10(roc.fpr[i]) - wanted)))
     return sorted(set(chosen))
-
-
-def classes(record: Record) -> Figure | None:
-    """Accuracy on the forget examples of each class, subject beside retrained models."""
-    rows = [
-        row for row in record.controls.per_class if None not in (row.forget, row.retrained_forget)
-    ]
-    if len(rows) < 3:
-        return None
-    shown = sorted(sorted(rows, key=_gap, reverse=True)[:MOST_CLASSES], key=lambda row: row.label)
-    step, top = 20.0, 34.0
-    drawing = Drawing(
-        "classes",
-        WIDTH,
-        top + step * len(shown) + 40,
-        "Accuracy on forget examples by class",
-        "; ".join(
-            f"class {row.label}: subject {percent(row.forget)}, retrained "
-            f"{percent(row.retrained_forget)}"
-            for row in shown
-        ),
-        size=11,
-    )
-    least = min(min(row.forget or 0.0, row.retrained_forget or 0.0) for row in shown)
-    x = Scale(max(0.0, math.floor(10 * least - 0.5) / 10), 1.0, 58, 332)
-    floor = top + step * len(shown)
-    for rate in ticks(x.start, 1.0, 4):
-        drawing.line("grid", x(rate), top - 4, x(rate), floor)
-        drawing.text("muted", x(rate), floor + 16, f"{100 * rate:g}%", anchor="middle", size=10)
-    for place, row in enumerate(shown):
-        y = top + step * (place + 0.5)
-        own, other = x(row.forget or 0.0), x(row.retrained_forget or 0.0)
-        drawing.text("ink", 50, y + 4, f"class {row.label}", anchor="end", size=10.5)
-        drawing.line("tick-model", own, y, other, y)
-        drawing.circle("mark-retrained", other, y, 4)
-        drawing.path("mark-forget", _triangle(own, y), closed=True)
-    drawing.line("axis", x.low, floor, x.high, floor)
-    drawing.path("mark-forget", _triangle(62, 12), closed=True)
-    drawing.text("ink", 72, 16, "subject", size=11)
-    drawing.circle("mark-retrained", 134, 12, 4)
-    drawing.text("ink", 144, 16, "retrained models, mean", size=11)
-    drawing.text("muted", (x.low + x.high) / 2, floor + 34, "accuracy", anchor="middle", size=10.5)
-    left_out = len(rows) - len(shown)
-    return Figure(
-        "classes",
-        "Accuracy on forget examples by class",
-        "A retrained model gets these examples right only as far as it generalizes."
-        + (f" Shown: the {len(shown)} classes that differ most." if left_out else ""),
-        drawing.markup(),
-        None,
-        ("Class", "Subject", "Retrained, mean", "Difference"),
-        tuple(
-            (
-                str(row.label),
-                percent(row.forget),
-                percent(row.retrained_forget),
-                number(100 * ((row.forget or 0.0) - (row.retrained_forget or 0.0)), 1),
-            )
-            for row in shown
-        ),
-        "Difference in percentage points.",
-    )
-
-
-def _gap(row: ClassAccuracy) -> float:
-    return abs((row.forget or 0.0) - (row.retrained_forget or 0.0))
-
-
-def _triangle(x: float, y: float) -> list[tuple[float, float]]:
-    return [(x, y - 4.5), (x + 4.6, y + 3.5), (x - 4.6, y + 3.5)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unaudit.report import curves, distributions, forest, heatmap, projection
+from unaudit.report import classes, curves, distributions, forest, heatmap, projection
 from unaudit.report.record import Record
 from unaudit.report.svg import Figure
 
@@ -31,7 +31,7 @@ def draw(record: Record) -> Figures:
         forest=forest.forest(record),
         histograms=distributions.histograms(record),
         rocs=distributions.rocs(record),
-        classes=distributions.classes(record),
+        classes=classes.classes(record),
         curves=curves.curves(record),
         projection=projection.projection(record),
         matrix=heatmap.heatmaps(record),

@@ -10,7 +10,8 @@ import math
 from statistics import median
 
 from unaudit.evidence import Access
-from unaudit.report.heatgrid import NARROW, WIDE, column_blocks, draw_grid
+from unaudit.report.heatgrid import draw_grid
+from unaudit.report.heatgrid_layout import NARROW, WIDE, column_blocks
 from unaudit.report.record import Matrix, MatrixRow, Record
 from unaudit.report.svg import Figure, Numbers
 from unaudit.report.text import bounds, number

@@ -17,10 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unaudit.evidence import FAMILIES, Family
-from unaudit.report import fakes, text, wording
+from unaudit.report import fakes, levels, shadows, text, wording
+from unaudit.report.estimate import estimate
 from unaudit.report.figures import draw
 from unaudit.report.forest import by_severity
 from unaudit.report.record import PlannedProbe, Record
+from unaudit.report.skips import skips
 from unaudit.text import shorten, size
 
 TEMPLATES = "report_templates"
@@ -99,7 +101,7 @@ def _environment() -> Environment:
     environment.globals.update(
         reading=wording.reading,
         readings=wording.READINGS,
-        levels=wording.LEVELS,
+        levels=levels.LEVELS,
         tiers=wording.TIERS,
         statistics=wording.STATISTICS,
         detection=wording.DETECTION,
@@ -109,6 +111,8 @@ def _environment() -> Environment:
         outcome_titles=wording.OUTCOME_TITLES,
         outcome_symbols=wording.OUTCOME_SYMBOLS,
         must_appear=wording.MUST_APPEAR,
+        comparable=shadows.COMPARABLE,
+        find_again=shadows.FIND_AGAIN,
         sections=SECTIONS,
         number_of={section.name: number for number, section in enumerate(SECTIONS, 1)},
         style=_style(),
@@ -140,11 +144,16 @@ def _context(record: Record) -> dict[str, Any]:
         "figures": draw(record),
         "created": created(record),
         "scope": wording.scope(record),
+        "level_reached": levels.level_reached(record),
         "scenario_meaning": wording.scenario_meaning(record),
         "found": wording.found(record),
         "shallow": wording.shallow(record),
         "check": fakes.check(record),
         "fidelity": fakes.fidelity(record.fidelity) if record.fidelity else None,
+        "estimate": estimate(record),
+        "shadows": shadows.shadow_text(record),
+        "variants": shadows.variants(record),
+        "skips": skips(record),
         "confidence": text.level(1 - policy.alpha),
         "interval_level": text.level(1 - 2 * policy.alpha),
         "informative": sum(control.informative for control in record.calibration.probes),

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from unaudit.errors import InputError
 from unaudit.report.record import Accuracy, Matrix, MatrixCell, Record
+from unaudit.report.shadows import variants
 from unaudit.report.text import bounds, level, number, percent, printable, sentence
 from unaudit.report.wording import READINGS, reading, unsigned_probes
 
@@ -37,7 +38,11 @@ def markdown(record: Record) -> str:
     shown = printable(record)
     matrix, unsigned = matrix_of(shown), unsigned_probes(shown)
     accuracy = _accuracy_of(shown)
-    titles = [f"{c.title}{'' if c.informative else ' †'}" for c in matrix.columns]
+    run = variants(shown)
+    titles = [
+        f"{c.title}{'' if c.informative else ' †'}{' ‡' if c.probe in run else ''}"
+        for c in matrix.columns
+    ]
     lines = [
         _line(["Model", *(f"accuracy, {name}" for name in ACCURACIES), *titles]),
         _line(["---", *["---:"] * (len(ACCURACIES) + len(titles))]),
@@ -63,6 +68,7 @@ def markdown(record: Record) -> str:
             for column in matrix.columns
             if not column.informative
         ),
+        *(f"‡ {c.title}: {run[c.probe]}." for c in matrix.columns if c.probe in run),
     ]
     return "\n".join([*lines, "", *(f"{_escaped(note)}  " for note in notes)]).rstrip() + "\n"
 

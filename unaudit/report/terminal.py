@@ -9,8 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from unaudit.report import fakes
+from unaudit.report.estimate import estimate
 from unaudit.report.forest import by_severity
 from unaudit.report.record import Record
+from unaudit.report.shadows import variants
+from unaudit.report.skips import skips
 from unaudit.report.text import interval, level, number, p_value, printable, sentence
 from unaudit.report.wording import (
     FAMILY_TITLES,
@@ -66,6 +69,11 @@ def print_summary(record: Record, console: Console) -> None:
         writer.listing("Head-distillation check", [check.line])
     if shown.fidelity and not shown.fidelity.ok:
         writer.listing("Recipe", [shown.fidelity.reason])
+    if (foretold := estimate(shown)) and not shown.controls.retrained:
+        writer.listing("Forget accuracy of a retrained model, estimated", [foretold.line])
+    run = variants(shown)
+    attacks = [f"{f.title}: {run[f.probe]}" for f in shown.findings if f.probe in run]
+    writer.listing("Attacks with shadow models", attacks)
     writer.listing("Did not run", _did_not_run(shown))
     writer.listing("Warnings", [*shown.controls.warnings, *shown.environment.warnings])
     writer.listing("Missing", shown.verdict.missing)
@@ -76,14 +84,12 @@ def print_summary(record: Record, console: Console) -> None:
 
 
 def _did_not_run(record: Record) -> list[str]:
-    """One line per reason: many probes often share one."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for skip in record.skipped:
-        by_reason.setdefault((skip.kind, skip.reason), []).append(skip.title)
+    def who(titles: Sequence[str]) -> str:
+        return shorten(titles[0], 40) if len(titles) == 1 else f"{len(titles)} probes"
+
     return [
-        f"{shorten(titles[0], 40) if len(titles) == 1 else f'{len(titles)} probes'}: "
-        f"{kind}, {shorten(reason, 200)}"
-        for (kind, reason), titles in by_reason.items()
+        f"{who(group.titles)}: {group.kind}, {shorten(group.reason, 200)}"
+        for group in skips(record)
     ]
 
 

@@ -43,14 +43,6 @@ OUTCOME_MEANINGS: Mapping[Outcome, str] = {
 
 OUTCOME_SYMBOLS: Mapping[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
-LEVELS: tuple[str, ...] = (
-    "black box, without reference models",
-    "black box, with reference models",
-    "white box, with reference models",
-    "white box, with reference models and shadow-model attacks",
-)
-"""Assurance levels 1 to 4."""
-
 TIERS: Mapping[str, str] = {
     "T0": "T0, data only",
     "T1": "T1, restricted unpickling",
@@ -150,6 +142,8 @@ def threat_model(record: Record) -> ThreatModel:
         auxiliary.append(f"{references} retrained reference model{'s' if references > 1 else ''}")
     if record.controls.original is not None:
         auxiliary.append("the original model")
+    if record.shadows is not None:
+        auxiliary.append(f"{record.shadows.models} shadow models, trained by the original's recipe")
     white = access == "white-box"
     return ThreatModel(
         knowledge=(

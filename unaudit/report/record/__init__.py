@@ -2,7 +2,8 @@
 
 The classes of this package are the schema; ``record.schema.json`` beside it is generated from them
 (``python -m unaudit.report.record``) and a test keeps the two equal. Numbers that do not exist are
-``null``, never NaN. Nothing here names a training example or a folder of the auditor's machine.
+``null``, never NaN. Nothing here names a folder of the auditor's machine, or a training example to
+anybody without the auditor's key.
 """
 
 from unaudit.report.record.base import Interval, Outcome, Part, ProbeOutcome, Rate, Role
@@ -15,6 +16,7 @@ from unaudit.report.record.calibration import (
     Roc,
 )
 from unaudit.report.record.controls import Accuracy, ClassAccuracy, Controls
+from unaudit.report.record.estimate import RetrainedEstimate
 from unaudit.report.record.findings import FamilyFinding, Finding, Skip, Verdict
 from unaudit.report.record.inputs import ClassCount, Duplicates, ModelRef, Request, Subject
 from unaudit.report.record.inside import (
@@ -37,6 +39,7 @@ from unaudit.report.record.matrix import (
     SplitFidelity,
 )
 from unaudit.report.record.plan import Plan, PlannedProbe, Policy
+from unaudit.report.record.shadows import ShadowAttack, ShadowModels, Worst, WorstExample
 from unaudit.report.record.whole import (
     ADDED,
     SCHEMA_PATH,
@@ -86,13 +89,18 @@ __all__ = [
     "Rate",
     "Record",
     "Request",
+    "RetrainedEstimate",
     "Roc",
     "Role",
     "Sanity",
+    "ShadowAttack",
+    "ShadowModels",
     "ShallowChange",
     "Skip",
     "SplitFidelity",
     "Subject",
     "Verdict",
+    "Worst",
+    "WorstExample",
     "json_schema",
 ]

@@ -60,7 +60,8 @@ class Verdict(Part):
     headline: str
     """One sentence with the figure that decided."""
     upper_bound: float | None
-    """Largest upper end among the required families' pooled residual indices."""
+    """Largest upper end among the required families' pooled residual indices, with what is lost on
+    one probe not paying for what is kept on another."""
     reasons: tuple[str, ...]
     caps: tuple[str, ...]
     """Why the outcome or the assurance level was held down, if it was."""

@@ -12,15 +12,17 @@ from unaudit.errors import InputError
 from unaudit.report.record.base import Part
 from unaudit.report.record.calibration import Calibration
 from unaudit.report.record.controls import Controls
+from unaudit.report.record.estimate import RetrainedEstimate
 from unaudit.report.record.findings import FamilyFinding, Finding, Skip, Verdict
 from unaudit.report.record.inputs import Request, Subject
 from unaudit.report.record.inside import Inside
 from unaudit.report.record.matrix import Fidelity, Matrix, Sanity
 from unaudit.report.record.plan import Plan
+from unaudit.report.record.shadows import ShadowModels, Worst
 
 Version = Literal["1.0", "1.1"]
 SCHEMA_VERSION: Version = "1.1"
-ADDED = ("matrix", "sanity", "fidelity")
+ADDED = ("matrix", "sanity", "fidelity", "retrained_estimate", "shadows", "worst")
 """Keys of a record that version 1.0 does not know."""
 SCHEMA_PATH = Path(__file__).parent.with_name("record.schema.json")
 
@@ -62,6 +64,12 @@ class Record(Part):
     """Null in records of version 1.0 alone."""
     fidelity: Fidelity | None = None
     """Null where no reference was made from the recipe."""
+    retrained_estimate: RetrainedEstimate | None = None
+    """Null in records that were written before there was one."""
+    shadows: ShadowModels | None = None
+    """Null without shadow models."""
+    worst: tuple[Worst, ...] = ()
+    """Of the attacks with shadow models."""
     verdict: Verdict
     environment: Environment
 
