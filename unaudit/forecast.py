@@ -1,4 +1,4 @@
-"""What an audit would do, found out without running or training a model."""
+"""What an audit would do, found out without running any of its models, or training one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from unaudit.access import (
     within_access,
 )
 from unaudit.case import build_case
+from unaudit.cost import Cost
 from unaudit.engine.store import Store
 from unaudit.evidence import Access, Family, ProbeCard, SplitName
 from unaudit.explain import missing_inputs
@@ -20,6 +21,7 @@ from unaudit.measuring import Missed, obstacle
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
 from unaudit.references import planned
+from unaudit.shadows.power import Power
 from unaudit.verdict import assurance_level, required_families
 
 
@@ -37,8 +39,12 @@ class Preview:
     """Models × splits; what the cache holds is not run again."""
     examples: int
     """Examples that all forward passes would process together."""
-    to_train: int
-    """Models that are made from the recipe, unless the cache holds them."""
+    cost: Cost | None
+    """Of models that are made from the recipe; None: there is none."""
+    power: Power | None
+    """What LiRA could detect; None: it does not run."""
+    given_up: str | None
+    """What the limit on time costs, one sentence."""
     will_run: tuple[ProbeCard, ...]
     will_not_run: tuple[Missed, ...]
     required: tuple[Family, ...]
@@ -53,12 +59,15 @@ class Preview:
 def preview(plan: AuditPlan, *, progress: Progress = SILENT) -> Preview:
     """Say what :func:`audit` would do; reads the files, runs no model.
 
+    Where models would be made from a recipe, networks of random weights take a few timed steps.
+
     Raises:
         UsageError, InputError, UnsafeModelError: as :func:`audit`.
     """
     probes, left_out = choose_probes(plan)
     store = Store(None if plan.run.store is None else Path(plan.run.store))
-    case, to_train = planned(build_case(plan, store, progress), plan)
+    found = planned(build_case(plan, store, progress), plan, store, progress)
+    case, shadows = found.case, found.shadows
     access = access_level(plan, case)
     probes, out_of_reach = within_access(probes, access)
     obstacles = [(probe.card, obstacle(probe.card, case)) for probe in probes]
@@ -66,16 +75,20 @@ def preview(plan: AuditPlan, *, progress: Progress = SILENT) -> Preview:
     with_references = case.original is not None and len(case.retrained) > 1
     sizes = {name: len(case.splits[name]) for name in splits_to_run(case)}
     models = len(case.candidates) + len(case.calibrators)
+    will_run = tuple(card for card, reason in obstacles if reason is None)
+    attacks = any(card.name == "lira" for card in will_run)
     return Preview(
         subject=case.subject.model.provenance.name,
         splits={name: len(split) for name, split in case.splits.items()},
         scenario=case.scenario,
         access=access,
-        assurance_level=assurance_level(access, with_references),
+        assurance_level=assurance_level(access, with_references, plan.shadows.count > 0),
         forward_passes=models * len(sizes),
         examples=models * sum(sizes.values()),
-        to_train=to_train,
-        will_run=tuple(card for card, reason in obstacles if reason is None),
+        cost=found.cost,
+        power=shadows.power if shadows is not None and attacks else None,
+        given_up=None if shadows is None else shadows.given_up,
+        will_run=will_run,
         will_not_run=(*skipped, *left_out, *out_of_reach, *broken_plugins()),
         required=required_families(access, with_references),
         missing=missing_inputs(case),

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from unaudit.case import Candidate, Case
+from unaudit.cost import Cost, Effort, Estimator, Lot, held_by, lot_of, unlearning
 from unaudit.engine.store import Store
 from unaudit.errors import UsageError
 from unaudit.loading import LoadedModel
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
-from unaudit.shadows.make import make_shadows
+from unaudit.shadows import Shadows
+from unaudit.shadows.make import Prepared, make_shadows, prepare
 from unaudit.training.model_job import TRAIN
 from unaudit.training.together import RETRAIN
 from unaudit.unlearners import load_unlearners
@@ -37,6 +39,19 @@ class Wanted:
     """Names of unlearners that can work on this case."""
 
 
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """What a plan would make."""
+
+    case: Case
+    """As it will be once everything is made, with the subject and empty shadow models standing in
+    for what is not there yet."""
+    cost: Cost | None = None
+    """None: nothing is made without a recipe."""
+    shadows: Prepared | None = None
+    """None: no shadow models."""
+
+
 def complete(case: Case, plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Case:
     """The case with the references that it lacks, calibrators and shadow models, made or recalled.
 
@@ -47,12 +62,7 @@ def complete(case: Case, plan: AuditPlan, store: Store, progress: Progress = SIL
         InputError: there is no data to train on, or a method cannot work on this model.
         DivergedError: training left the finite numbers.
     """
-    if plan.recipe is None:
-        if plan.shadows.count:
-            raise UsageError(
-                "shadow models are trained by a recipe; add a [recipe] section to unaudit.toml (an "
-                "empty one is filled in) or give --recipe FILE"
-            )
+    if not _with_recipe(plan):
         return case
     workshop, wanted = Workshop(case, plan, store), wanted_by(plan, case)
     original = case.original
@@ -72,25 +82,84 @@ def complete(case: Case, plan: AuditPlan, store: Store, progress: Progress = SIL
         calibrators = tuple(workshop.candidate("calibrator", x, w) for x, w in made.items())
     shadows = None
     if plan.shadows.count:
-        shadows = make_shadows(case, plan.shadows, workshop, progress)
+        shadows = make_shadows(case, plan.shadows, workshop, progress, alpha=plan.policy.alpha)
     return replace(
         case, original=original, retrained=retrained, calibrators=calibrators, shadows=shadows
     )
 
 
-def planned(case: Case, plan: AuditPlan) -> tuple[Case, int]:
-    """The case as it will be once everything is made, with the subject standing in for what is not
-    there yet, and how many models that takes; nothing is trained."""
-    if plan.recipe is None or not isinstance(case.subject.model, LoadedModel):
-        return case, 0
-    model, wanted = case.subject.model, wanted_by(plan, case)
+def planned(case: Case, plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Planned:
+    """What :func:`complete` would do; nothing is trained.
+
+    Raises:
+        UsageError, InputError: as :func:`complete`.
+    """
+    if not _with_recipe(plan):
+        return Planned(case)
+    workshop, wanted = Workshop(case, plan, store), wanted_by(plan, case)
+    estimator = Estimator(workshop)
+    assert isinstance(case.subject.model, LoadedModel)  # else there is no workshop
+    model = case.subject.model
     original = case.original or Candidate("original", "original", model)
     retrained = case.retrained or tuple(Candidate("retrained", x, model) for x in wanted.retrained)
     unlearned = isinstance(original.model, LoadedModel)
     calibrators = tuple(Candidate("calibrator", x, model) for x in wanted.calibrators if unlearned)
-    whole = replace(case, original=original, retrained=retrained, calibrators=calibrators)
-    new = (case.original is None) + len(calibrators) + (0 if case.retrained else len(retrained))
-    return whole, new
+    lots = _lots(case, wanted, workshop)
+    shadows, prepared = None, None
+    if plan.shadows.count:
+        section = plan.shadows
+        prepared = prepare(case, section, workshop, estimator, plan.policy.alpha, progress)
+        shadows = Shadows({}, section.queries, section.unlearner, prepared.design.train_size)
+        lots.append(prepared.lot)
+    whole = replace(
+        case, original=original, retrained=retrained, calibrators=calibrators, shadows=shadows
+    )
+    with progress.stage("timing a few training steps"):
+        return Planned(whole, estimator.cost(lots), prepared)
+
+
+def _with_recipe(plan: AuditPlan) -> bool:
+    """Whether models are made.
+
+    Raises:
+        UsageError: shadow models are asked for, without a recipe.
+    """
+    if plan.recipe is None and plan.shadows.count:
+        raise UsageError(
+            "shadow models are trained by a recipe; add a [recipe] section to unaudit.toml (an "
+            "empty one is filled in) or give --recipe FILE"
+        )
+    return plan.recipe is not None
+
+
+def _lots(case: Case, wanted: Wanted, workshop: Workshop) -> list[Lot]:
+    """Originals, retrained models and calibrators."""
+    store, recipe, trained = workshop.store, workshop.setting.recipe, len(workshop.train)
+    lots: list[Lot] = []
+    original = case.original
+    if original is None:
+        job = workshop.job(TRAIN, "original")
+        lots.append(
+            lot_of("original", held_by(store, [job]), [Effort(trained=recipe.epochs * trained)])
+        )
+        weights = store.find(job.key)
+        if weights is not None:
+            original = workshop.candidate("original", "original", weights)
+    if not case.retrained:
+        jobs = [workshop.job(RETRAIN, label) for label in wanted.retrained]
+        each = Effort(trained=recipe.epochs * (trained - len(case.splits["forget"])))
+        lots.append(lot_of("retrained model", held_by(store, jobs), [each] * len(jobs)))
+    if original is None or isinstance(original.model, LoadedModel):
+        # what is made of an original that is still to come cannot be there
+        held = [False] * len(wanted.calibrators)
+        if original is not None and isinstance(original.model, LoadedModel):
+            named = [workshop.job(name, name, original.model) for name in wanted.calibrators]
+            held = held_by(store, named)
+        efforts = [
+            Effort(unlearned=unlearning(name, {}, recipe, trained)) for name in wanted.calibrators
+        ]
+        lots.append(lot_of("calibrator", held, efforts))
+    return lots
 
 
 def wanted_by(plan: AuditPlan, case: Case) -> Wanted:

@@ -71,7 +71,7 @@ def test_plan_says_what_would_run_and_runs_nothing(run: Run, demo: Path) -> None
     assert max(map(len, result.out.splitlines()[:-1])) <= 80
     words = " ".join(result.out.split())
     assert "forget 200, retain 1000, unseen 597" in words
-    assert "21 forward passes over 12579 examples" in words
+    assert "27 forward passes over 16173 examples" in words
     assert "τ = 0.3 (custom)" in words
     assert "membership" in words
     assert "--accept-black-box lets it pass" in words

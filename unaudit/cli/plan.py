@@ -17,10 +17,17 @@ from unaudit.cli.request import plan_from_line
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from unaudit.cost import Cost
     from unaudit.forecast import Preview
     from unaudit.plan import AuditPlan
 
 WIDTH = 80
+COUNTS = ((1e9, "billion"), (1e6, "million"), (1e3, "thousand"))
+OPERATIONS = (
+    *((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")),
+    *((1e3, "kFLOP"), (1.0, "FLOP")),
+)
+"""Units, the largest first."""
 
 
 @click.command(cls=AuditCommand, short_help="Say what 'check' would do; runs no model.")
@@ -28,10 +35,11 @@ WIDTH = 80
 @quiet_flag
 @click.pass_context
 def plan(ctx: click.Context, /, quiet: bool, **_: Any) -> None:
-    """Say which probes 'unaudit check' would run with the same flags, what it would cost and what
-    it could not see.
+    """Say which probes 'unaudit check' would run with the same flags, what it would cost, what it
+    could detect and what it could not see.
 
     Reads the files and checks them as 'check' does; runs no model and writes nothing but the cache.
+    Where models would be trained, a network of random weights takes a few steps, to see how long.
     """
     line = plan_from_line(ctx)
     from unaudit.forecast import preview
@@ -61,7 +69,7 @@ def _print(console: Console, audit_plan: AuditPlan, found: Preview) -> None:
             (
                 "cost",
                 f"{found.forward_passes} forward passes over {found.examples} examples in "
-                "all; what the cache holds is not run again",
+                f"all{_passes(found)}; what the cache holds is not run again",
             ),
             *_training(found),
         ],
@@ -95,11 +103,59 @@ def _print(console: Console, audit_plan: AuditPlan, found: Preview) -> None:
     _list(console, "What these probes cannot see", _blind_spots(found))
 
 
+def _passes(found: Preview) -> str:
+    if found.cost is None or found.cost.forward is None:
+        return ""
+    return f" ({_rounded(found.cost.forward * found.examples, OPERATIONS)})"
+
+
 def _training(found: Preview) -> list[tuple[str, str]]:
-    if not found.to_train:
-        return []
-    made = f"{found.to_train} models by the recipe, unless the cache holds them"
-    return [("trains", made)]
+    """What is made from the recipe, how long that takes, and what shadow models could tell."""
+    rows: list[tuple[str, str]] = []
+    cost = found.cost
+    if cost is not None and cost.missing:
+        *others, last = [
+            f"{lot.missing} {lot.kind}{'' if lot.missing == 1 else 's'}"
+            for lot in cost.lots
+            if lot.missing
+        ]
+        made = f"{', '.join(others)} and {last}" if others else last
+        held = f"; the cache holds {cost.stored} more" if cost.stored else ""
+        rows += [("trains", f"{made} by the recipe{held}"), ("takes", _effort(cost))]
+    elif cost is not None and cost.stored:
+        rows.append(("trains", f"nothing; the cache holds all models ({cost.stored})"))
+    if found.power is not None:
+        least = f"{100 * found.power.least_fpr:.2g} %"
+        rows.append(
+            (
+                "LiRA",
+                f"{found.power}, on its own; true-positive rates can be told at false-positive "
+                f"rates from {least} on",
+            )
+        )
+    if found.given_up is not None:
+        rows.append(("given up", found.given_up))
+    return rows
+
+
+def _effort(cost: Cost) -> str:
+    from unaudit.cost import duration
+
+    total = cost.effort
+    passes = _rounded(total.trained + total.unlearned + total.asked, COUNTS)
+    work = "" if cost.operations is None else f" ({_rounded(cost.operations, OPERATIONS)})"
+    return (
+        f"about {duration(cost.seconds)} on this machine, by a short timing, for {passes} examples "
+        f"through networks{work}"
+    )
+
+
+def _rounded(number: int, units: Sequence[tuple[float, str]]) -> str:
+    """Two digits and the largest unit that fits."""
+    for size, unit in units:
+        if number >= size:
+            return f"{float(f'{number / size:.2g}'):g} {unit}"
+    return str(number)
 
 
 def _black_box(found: Preview) -> str:

@@ -150,6 +150,10 @@ class Store:
             self._locks.mark(key)
         return content
 
+    def holds(self, key: str) -> bool:
+        """Whether there are bytes under ``key``, damaged or not; reads nothing."""
+        return self._path(key, ".blob").is_file()
+
     def find(self, key: str) -> bytes | None:
         """The bytes under ``key``, or None where they are missing or damaged.
 
