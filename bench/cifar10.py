@@ -1,7 +1,7 @@
 """CIFAR-10 end to end, through the CLI on saved files: every reference unlearner, every probe.
 
     python bench/cifar10.py --data DIR [--forget class:4|random:500] [--train 15000] [--epochs 8]
-                            [--retrained 5] [--shadows 32] [--out DIR]
+                            [--retrained 5] [--shadows 32] [--relearn 4x64] [--out DIR]
 
 ``DIR`` holds ``train.parquet`` and ``test.parquet`` in Hugging Face layout. A small residual
 network (78k parameters) is trained on the first ``--train`` images (the original), and once more
@@ -100,6 +100,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--retrained", type=int, default=5)
     parser.add_argument("--shadows", type=int, default=0)
+    parser.add_argument(
+        "--relearn", default="4x64", help="runs x steps; 2x32 takes a quarter of the time"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     kind, _, number = options.forget.partition(":")
@@ -140,6 +143,8 @@ def forgotten(options: argparse.Namespace, train: Dataset) -> np.ndarray:
 def write_request(options: argparse.Namespace, train: Dataset, forget: np.ndarray) -> None:
     """The forget ids and the configuration, as a user would hand them in."""
     assert train.ids is not None
+    runs, _, steps = options.relearn.partition("x")
+    relearning = f"{{ runs = {runs}, steps = {steps} }}"
     ids = "\n".join(train.ids[forget])
     (options.out / "forget.txt").write_text(f"# {options.forget}\n{ids}\n")
     (options.out / "unaudit.toml").write_text(
@@ -166,7 +171,11 @@ augment = "crop-flip"
 [calibration]
 profile = "full"
 retrained = {options.retrained}
-{f"[shadows]{chr(10)}count = {options.shadows}" if options.shadows else ""}
+[shadows]
+count = {options.shadows}
+[probes]
+relearn = {relearning}
+relearn-fresh-head = {relearning}
 """
     )
 
