@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.test_case import folder, plan_of, write_model
 from unaudit.case import Candidate, build_case
+from unaudit.devices import choose_device
 from unaudit.engine.store import Store
 from unaudit.errors import InputError, UsageError
-from unaudit.forward import ForwardPass, choose_device
+from unaudit.forward import ForwardPass
 from unaudit.loading.networks import mlp
 
 __all__ = ["folder"]

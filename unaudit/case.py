@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from unaudit.case_data import IdType, canary_rows, forget_rows, open_data
+from unaudit.case_data import IdType, canary_rows, common_text, forget_rows, open_data
 from unaudit.engine.store import Store
 from unaudit.errors import UsageError
 from unaudit.evidence import Scenario, SplitName
@@ -75,8 +75,7 @@ class Case:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """Subject, original, retrained."""
-        original = () if self.original is None else (self.original,)
-        return (self.subject, *original, *self.retrained)
+        return _all(self.subject, self.original, self.retrained)
 
     @property
     def forget_classes(self) -> tuple[int, ...]:
@@ -116,7 +115,9 @@ def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Ca
     """
     subject, original, retrained = load_candidates(plan, progress)
     with progress.stage("reading data"):
-        train, extra = open_data(plan, subject.model, store)
+        models = {model.label: model.model for model in _all(subject, original, retrained)}
+        text = common_text(models, plan)
+        train, extra = open_data(plan, subject.model, store, text)
         forget, id_type, listed = forget_rows(plan, train, subject.model)
         splits, copies = cut(train, forget, extra)
         splits = mark(splits, canary_rows(plan, listed, train, extra))
@@ -125,7 +126,7 @@ def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Ca
             swapped = swapped_classes(splits["forget"], plan.request.swapped)
     detected = detect_scenario(splits["forget"].labels, splits["retain"].labels)
     stated = plan.request.scenario
-    warnings = []
+    warnings = [note for dataset in (train, *extra.values()) for note in dataset.notes]
     if stated is not None and stated != detected:
         warnings.append(f"the scenario was stated as '{stated}', the labels look like '{detected}'")
     return Case(
@@ -144,6 +145,12 @@ def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Ca
         warnings=tuple(warnings),
         swapped=swapped,
     )
+
+
+def _all(
+    subject: Candidate, original: Candidate | None, retrained: tuple[Candidate, ...]
+) -> tuple[Candidate, ...]:
+    return (subject, *(() if original is None else (original,)), *retrained)
 
 
 def load_candidates(

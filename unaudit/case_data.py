@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,27 +12,38 @@ import numpy as np
 from unaudit.data import Dataset, locate, open_dataset
 from unaudit.data.ids import ForgetList, read_forget_list
 from unaudit.data.recorded import RecordedDataset
+from unaudit.data.text_dataset import pad_alike
+from unaudit.data.tokenize import tokenizer_digest
 from unaudit.engine.store import Store
 from unaudit.errors import InputError, UsageError
 from unaudit.evidence import IntArray, SplitName
-from unaudit.loading import Model, RecordedModel
+from unaudit.loading import LoadedModel, Model, RecordedModel, TextInput
 from unaudit.plan import AuditPlan
+from unaudit.text import plain
 
 IdType = Literal["index", "key"]
 
 
 def open_data(
-    plan: AuditPlan, subject: Model, store: Store
+    plan: AuditPlan, subject: Model, store: Store, text: TextInput | None = None
 ) -> tuple[Dataset, dict[SplitName, Dataset]]:
     """Training data, and what else there is by split.
 
+    Args:
+        plan: says where they are.
+        subject: may bring outputs that were recorded.
+        store: keeps what is made of them.
+        text: how models of texts are fed.
+
     Raises:
-        UsageError: no training data is named.
+        UsageError: no training data is named, or they lack the groups that are.
         InputError: a file cannot be used, or examples differ in shape.
     """
     data = plan.data
     if data.train is None and isinstance(subject, RecordedModel):
-        return _recorded_data(subject)
+        recorded, others = _recorded_data(subject)
+        _require_groups(recorded, data.group_column)
+        return recorded, others
     if data.train is None:
         raise UsageError(
             "no training data given; add --train DATA or data.train in unaudit.toml "
@@ -39,9 +51,10 @@ def open_data(
         )
 
     def read(spec: str, classes: tuple[str, ...] | None = None) -> Dataset:
-        return open_dataset(spec, data, plan.preprocess, store, classes=classes)
+        return open_dataset(spec, data, plan.preprocess, store, classes=classes, text=text)
 
     train = read(data.train)
+    _require_groups(train, data.group_column)
     named: tuple[tuple[SplitName, str | None], ...] = (
         ("unseen", data.unseen),
         ("validation", data.validation),
@@ -49,6 +62,7 @@ def open_data(
     # named classes keep their training numbers, also where some of them are absent
     classes = train.classes or ()
     extra = {name: read(spec, classes) for name, spec in named if spec is not None}
+    pad_alike([train, *extra.values()])
     for name, dataset in extra.items():
         if dataset.input_shape != train.input_shape:
             raise InputError(
@@ -56,6 +70,55 @@ def open_data(
                 f"examples {train.input_shape}; set preprocess.resize or give matching data"
             )
     return train, extra
+
+
+def _require_groups(train: Dataset, column: str | None) -> None:
+    """Refuse a column of groups in data without columns; formats that have some look themselves."""
+    if column is not None and train.groups is None:
+        raise UsageError(
+            f"{plain(train.name)}: data.group_column is '{plain(column, 60)}', but such data have "
+            "no columns, only examples and labels; take it out, or give npz, parquet, csv or jsonl"
+        )
+
+
+def common_text(models: Mapping[str, Model], plan: AuditPlan) -> TextInput | None:
+    """How all models of texts among these are fed; None where there are none.
+
+    Args:
+        models: by label, the subject first.
+        plan: may name a tokenizer for all of them.
+
+    Raises:
+        UsageError: two of them read texts otherwise, or name their outputs otherwise.
+    """
+    texts = {
+        label: model.text
+        for label, model in models.items()
+        if isinstance(model, LoadedModel) and model.text is not None
+    }
+    if not texts:
+        return None
+    first, own = next(iter(texts.items()))
+    read_alike = plan.preprocess.tokenizer is None
+    digest = tokenizer_digest(own.tokenizer)
+    for label, other in texts.items():
+        if read_alike and tokenizer_digest(other.tokenizer) != digest:
+            raise UsageError(
+                f"{label} has another tokenizer than {first}, so that the same text is not the "
+                "same input; set preprocess.tokenizer to the one that all were trained with"
+            )
+        if own.labels and other.labels and other.labels != own.labels:
+            raise UsageError(
+                f"{label} names its outputs otherwise than {first} (id2label in config.json); all "
+                "models need the same classes in the same order"
+            )
+    contexts = [text.context for text in texts.values() if text.context is not None]
+    return replace(
+        own,
+        vocabulary=min(text.vocabulary for text in texts.values()),
+        context=min(contexts, default=None),
+        labels=next((text.labels for text in texts.values() if text.labels), None),
+    )
 
 
 def _recorded_data(subject: RecordedModel) -> tuple[Dataset, dict[SplitName, Dataset]]:

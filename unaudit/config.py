@@ -33,6 +33,7 @@ _PATH_KEYS: tuple[tuple[str, str], ...] = (
     ("data", "train"),
     ("data", "unseen"),
     ("data", "validation"),
+    ("preprocess", "tokenizer"),
     ("request", "forget"),
     ("references", "original"),
     ("references", "retrained"),
@@ -96,6 +97,9 @@ def anchor_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         part = anchored.get(section)
         if isinstance(part, dict) and key in part:
             part[key] = anchor(part[key])
+    model = anchored.get("model")
+    if isinstance(model, dict) and str(model.get("arch")).startswith("hf:"):
+        model["arch"] = f"hf:{place(model['arch'].removeprefix('hf:'))}"
     run = anchored.get("run")
     if isinstance(run, dict) and isinstance(run.get("formats"), list):
         run["formats"] = [anchor_format(spec) for spec in run["formats"]]

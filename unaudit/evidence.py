@@ -58,7 +58,8 @@ class Scores:
     """Which examples of a split were scored, as positions in it; a split that is not named here was
     scored whole and in order. Scores of different models pair up through these rows."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """JSON-compatible extras for the report."""
+    """JSON-compatible extras for the report. ``unit: nats`` says that scores are log-likelihood
+    ratios, which add up over the records of a group."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,10 @@ from unaudit.logits import network_logits, recorded_logits, refuse_non_finite
 from unaudit.progress import SILENT, Progress
 from unaudit.shadows.queries import PLAIN, alter
 from unaudit.splits import Split
+from unaudit.tokens import width_of
 from unaudit.views import BlackBox, Outputs
 from unaudit.white_box import FEATURES, Anatomy, WhiteBox, examine
+from unaudit.white_box.tokens import Padding
 from unaudit.white_box.trace import listening
 
 LOGITS = ""
@@ -68,9 +70,10 @@ class ForwardPass:
 
     @property
     def step_size(self) -> int:
-        """Elements of a batch of inputs; 0 where there are none."""
+        """Elements of a batch of inputs, or of what the tokens of texts become; 0 without any."""
         shape = getattr(self.case.splits["forget"].dataset, "input_shape", (0,))
-        return self.batch_size * math.prod(shape)
+        network = getattr(self.case.subject.model, "module", None)
+        return self.batch_size * math.prod(shape) * width_of(network)
 
     def view(self, candidate: Candidate) -> BlackBox:
         """What a black-box probe may see of ``candidate``; logits are computed on first use."""
@@ -160,16 +163,14 @@ class ForwardPass:
         def fill(missing: Mapping[str, npt.NDArray[Any]]) -> None:
             arrays = {layer: missing[key] for layer, key in keys.items() if key in missing}
             logits = arrays.pop(LOGITS, None)
-            done = 0
 
-            def write(array: npt.NDArray[Any], values: torch.Tensor) -> None:
-                array[done : done + len(values)] = values.float().cpu().numpy()
+            def write(array: npt.NDArray[Any], place: IntArray, values: torch.Tensor) -> None:
+                array[place] = values.float().cpu().numpy()
 
-            sinks = {layer: partial(write, array) for layer, array in arrays.items()}
-            for place, batch in self._checked(candidate, split, positions, sinks):
+            writers = {layer: partial(write, array) for layer, array in arrays.items()}
+            for place, batch in self._checked(candidate, split, positions, writers):
                 if logits is not None:
                     logits[place] = batch
-                done = place.stop
 
         found = self.store.arrays(forms, fill)
         return {layer: found[key] for layer, key in keys.items()}
@@ -224,18 +225,27 @@ class ForwardPass:
         candidate: Candidate,
         split: Split,
         positions: IntArray,
-        sinks: Mapping[str, Callable[[torch.Tensor], None]] | None = None,
+        writers: Mapping[str, Callable[[IntArray, torch.Tensor], None]] | None = None,
         query: str = PLAIN,
-    ) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-        """Finite logits by batch with their place among ``positions``; progress is told."""
+    ) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
+        """Finite logits by batch with their places among ``positions``, which ``writers`` of what
+        layers put out are told as well; progress is told."""
+        order = split.dataset.cheapest_order(split.rows[positions])
+        rows = split.rows[positions[order]]
+
+        def sink(layer: str, values: torch.Tensor) -> None:
+            assert writers is not None
+            writers[layer](order[done : done + len(values)], values)
+
+        sinks = {layer: partial(sink, layer) for layer in writers or {}}
         name = f"{candidate.label}: {split.name}" + (f", {query}" if query != PLAIN else "")
         done = 0
         with self.progress.stage(name, len(positions)) as step:
-            for batch in self._batches(candidate, split, split.rows[positions], sinks, query):
-                place = slice(done, done + len(batch))
+            for batch in self._batches(candidate, split, rows, sinks, query):
+                place = order[done : done + len(batch)]
                 refuse_non_finite(candidate, split, batch, positions[place])
                 yield place, batch
-                done = place.stop
+                done += len(batch)
                 step(len(batch))
 
     def _batches(
@@ -252,12 +262,14 @@ class ForwardPass:
         if FEATURES in outputs:
             take = outputs.pop(FEATURES)
             inputs_of[self.anatomy(candidate).head] = lambda given: take(given.flatten(1))
+        padding = Padding(self.anatomy(candidate).tokenwise if outputs else frozenset())
         with (
             on_device(candidate.model.module, self.device) as module,
-            listening(module, outputs, inputs_of),
+            listening(module, padding.around(outputs), inputs_of),
             torch.inference_mode(),
         ):
             for inputs in split.dataset.batches(rows, self.batch_size):
+                padding.meet(inputs)
                 logits = network_logits(module, alter(inputs, query).to(self.device), candidate)
                 yield logits.float().cpu().numpy()
 

@@ -103,6 +103,8 @@ def _obstacles(case: Case, plan: AuditPlan) -> Iterator[str]:
         yield (
             "the original or the data are known by recorded outputs only; hand in weights and data"
         )
+    if forget.dataset.input_dtype.kind != "f":
+        yield "texts cannot be moved by small amounts, which tells hard examples from easy ones"
     if "validation" not in case.splits:
         yield (
             "there are no validation examples; add some that no model was trained on with "

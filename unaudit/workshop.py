@@ -54,20 +54,23 @@ class Workshop:
         Raises:
             InputError: the subject or the training data are known by recorded outputs only.
         """
-        if not isinstance(case.subject.model, LoadedModel) or plan.model.arch is None:
+        model = case.subject.model
+        arch = model.arch or plan.model.arch if isinstance(model, LoadedModel) else None
+        if not isinstance(model, LoadedModel) or arch is None:
             raise InputError(
                 "a recipe needs the subject's weights and architecture to train others like it; "
                 "hand in its file, or take the recipe out"
             )
         self.case, self.store = case, store
-        self.arch, self.trusted = plan.model.arch, plan.model.trust_code
+        self.arch, self.trusted = arch, plan.model.trust_code
+        self.shown_arch = model.provenance.arch
         self.seed = plan.run.seed
         self.head = plan.model.head
         self.device = choose_device(plan.run.device).type
         self.train = case.splits["forget"].dataset
         held = [case.splits["validation"].labels] if "validation" in case.splits else []
         self.n_classes = 1 + max(int(labels.max()) for labels in (self.train.labels, *held))
-        self.module = case.subject.model.module
+        self.module = model.module
         recipe = plan.recipe or RecipeSection()
         shape = self.train.input_shape
         self.setting: Setting = setting_of(recipe.model_dump(), self.module, shape)
@@ -158,11 +161,11 @@ class Workshop:
             size_bytes=len(weights),
             format="safetensors",
             tier="T0" if built.code_sha256 is None else "T2",
-            arch=self.arch,
+            arch=self.shown_arch,
             parameters=sum(value.numel() for value in built.module.parameters()),
             notes=(MADE,),
         )
-        digest = digest_of(built.module, self.arch, built.code_sha256 or "")
+        digest = digest_of(built.module, built.spec or self.arch, built.code_sha256 or "")
         return Candidate(role, label, LoadedModel(built.module, provenance, digest))
 
     def places(self, original: nn.Module | None = None) -> dict[str, str]:
@@ -203,7 +206,7 @@ class Workshop:
                 at += len(batch)
 
         shape = (len(dataset), *dataset.input_shape)
-        return self._file("inputs", dataset.digest, shape, np.float32, fill)
+        return self._file("inputs", dataset.digest, shape, dataset.input_dtype, fill)
 
     def array(self, what: str, digest: str, values: npt.NDArray[Any]) -> str:
         """The file of an array that ``digest`` decides."""
@@ -238,4 +241,6 @@ def can_work(card: UnlearnerCard, case: Case) -> bool:
     """Whether a method makes a calibrator of this case: an approximate one, for this scenario, with
     the data that it consumes."""
     lacks = "validation" in card.consumes and "validation" not in case.splits
-    return not card.exact and case.scenario in card.scenarios and not lacks
+    texts = case.splits["forget"].dataset.input_dtype.kind != "f"
+    fits = case.scenario in card.scenarios and not (texts and card.moves_inputs)
+    return not card.exact and fits and not lacks

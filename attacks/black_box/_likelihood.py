@@ -212,32 +212,6 @@ def posterior(ratios: FloatArray) -> FloatArray:
     return np.asarray(expit(ratios), dtype=np.float64)
 
 
-def combine(ratios: FloatArray, groups: npt.ArrayLike) -> tuple[npt.NDArray[Any], FloatArray]:
-    """Evidence per group, such as all records of one person: the sum of the log-ratios.
-
-    That is the log-likelihood ratio of 'all were trained on' against 'none was' if, given that, the
-    records' scores are independent. Where records resemble each other the sum claims too much;
-    calibrate it on groups of never-trained records.
-
-    Args:
-        ratios: (k,) in nats.
-        groups: (k,) labels of any sortable type.
-
-    Returns:
-        (g,) distinct labels, ascending; (g,) sums.
-
-    Raises:
-        ValueError: not one label per ratio.
-    """
-    labels = np.asarray(groups)
-    if labels.shape != ratios.shape:
-        raise ValueError(f"{labels.size} group labels for {ratios.size} log-ratios")
-    distinct, member_of = np.unique(labels, return_inverse=True)
-    sums: FloatArray = np.zeros(len(distinct))
-    np.add.at(sums, member_of, ratios)
-    return distinct, sums
-
-
 def chunks(k: int, m: int, columns: IntArray | None) -> Iterator[tuple[slice, slice | IntArray]]:
     """(where the results of a chunk go, where its examples are found)."""
     step = max(1, CHUNK_ELEMENTS // max(1, m))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -100,10 +100,13 @@ class LikelihoodRatioAttack:
             split: bounded(self._score(part.examples.own, arms), self.clip)
             for (split, part), arms in zip(parts.splits.items(), gaussians, strict=True)
         }
-        detail = {
+        detail: dict[str, Any] = {
             "variant": self.label(spread, parts.shadows),
             "models_per_arm": parts.models_per_arm(),
         }
+        if self.variant == "online":
+            # log-likelihood ratios: those of one person's records add up
+            detail["unit"] = "nats"
         return parts.scores(view, scores, "mean-difference", detail)
 
     def label(self, spread: Spread, shadows: Shadows) -> str:

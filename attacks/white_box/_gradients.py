@@ -6,7 +6,7 @@ gradient follows from that and from what the layer was given (see ``_outer_produ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -86,7 +86,8 @@ def gradient_norms(
 def by_transform(
     network: nn.Module, parameters: Sequence[nn.Parameter], inputs: Tensor, labels: Tensor
 ) -> Tensor:
-    """The same norms from gradients that ``torch.func`` forms, for layers of any kind."""
+    """The same norms from gradients that ``torch.func`` forms, for layers of any kind: of many
+    examples at once, or, where the network's own code does not allow that, of one by one."""
     wanted = {id(parameter) for parameter in parameters}
     trained: dict[str, Tensor] = {}
     fixed: dict[str, Tensor] = {}
@@ -102,10 +103,27 @@ def by_transform(
     step = max(1, ELEMENTS_AT_ONCE // max(1, size))
     norms = []
     for example, label in zip(inputs.split(step), labels.split(step), strict=True):
-        each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(trained, example, label)
+        each = _each(torch.func.grad(loss), trained, example, label)
         squared = [gradient.flatten(1).square().sum(dim=1) for gradient in each.values()]
         norms.append(torch.stack(squared).sum(dim=0).sqrt())
     return torch.cat(norms)
+
+
+def _each(
+    gradient: Callable[..., dict[str, Tensor]],
+    trained: dict[str, Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+) -> dict[str, Tensor]:
+    """(b, …) gradients by name, of every example."""
+    try:
+        found: dict[str, Tensor] = torch.func.vmap(gradient, in_dims=(None, 0, 0))(
+            trained, inputs, labels
+        )
+        return found
+    except RuntimeError:  # such as a mask that depends on what the tensor holds
+        rows = [gradient(trained, *pair) for pair in zip(inputs, labels, strict=True)]
+        return {name: torch.stack([row[name] for row in rows]) for name in trained}
 
 
 def _by_outer_products(

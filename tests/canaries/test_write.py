@@ -241,3 +241,68 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, plain: Dataset) -> None
     canaries = draw(plain, DESIGN)
     with pytest.raises(UsageError, match=r"file: cannot be written .*; choose another --out"):
         write(tmp_path / "file", canaries, Names([], None), plain, DataSection(), lambda *_: {})
+
+
+@pytest.mark.parametrize("people", [[f"p{n % 9}" for n in range(30)], [n % 9 for n in range(30)]])
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_each_canary_is_somebody_of_its_own(tmp_path: Path, suffix: str, people: list[Any]) -> None:
+    """Where the data say whose record an example is, they do so with canaries in them as well."""
+    rng = np.random.default_rng(0)
+    path, data = tmp_path / f"d{suffix}", DataSection(group_column="person")
+    x, y, n = rng.random((30, 6)), np.arange(30) % 3, np.arange(30)
+    if suffix == ".npz":
+        np.savez(path, x=x, y=y, id=n, person=people)
+        other = [people[8]] * 15 + [type(people[0])(40)] * 15
+        np.savez(tmp_path / "unseen.npz", x=x + 9, y=y, id=n + 30, person=other)
+    else:
+        features = {f"f{at}": x[:, at] for at in range(6)}
+        pq.write_table(pa.table({**features, "person": people, "label": y, "id": n}), path)
+    settings = PreprocessSection(scale=1.0)
+    store = Store(tmp_path / "store")
+    train = open_dataset(str(path), data, settings, store)
+    unseen = None
+    if suffix == ".npz":
+        unseen = open_dataset(str(tmp_path / "unseen.npz"), data, settings, store, classes=())
+    canaries = draw(train, DESIGN)
+    names = name_canaries(canaries, train, unseen, by_position=False, seed=DESIGN.seed)
+    paths = write(tmp_path / "out", canaries, names, train, data, lambda *_: {})
+    combined = open_dataset(str(append(path, paths.planted)), data, settings, store)
+    held_out = open_dataset(str(paths.held_out), data, settings, store)
+    assert combined.groups is not None
+    assert held_out.groups is not None
+    assert combined.groups[:30].tolist() == [str(one) for one in people]
+    own = [*combined.groups[30:].tolist(), *held_out.groups.tolist()]
+    assert len(set(own)) == len(canaries.labels)
+    taken = set(combined.groups[:30].tolist())
+    if unseen is not None and unseen.groups is not None:
+        taken |= set(unseen.groups.tolist())
+    assert not set(own) & taken
+    if isinstance(people[0], int):
+        start = 41 if suffix == ".npz" else 9
+        assert sorted(map(int, own)) == list(range(start, start + len(own)))
+
+
+def test_numbers_that_the_data_cannot_hold_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    person = (np.arange(40) % 8 + 120).astype(np.int8)
+    np.savez(tmp_path / "d.npz", x=rng.random((40, 6)), y=np.arange(40) % 2, id=np.arange(40),
+             person=person)  # fmt: skip
+    data = DataSection(group_column="person")
+    train = open_dataset(
+        str(tmp_path / "d.npz"), data, PreprocessSection(), Store(tmp_path / "store")
+    )
+    canaries = draw(train, DESIGN)
+    names = name_canaries(canaries, train, None, by_position=False, seed=0)
+    with pytest.raises(InputError, match="ids or groups that int8 cannot hold"):
+        write(tmp_path / "out", canaries, names, train, data, lambda *_: {})
+
+
+def test_groups_that_are_taken_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    person = np.array([f"canary-11-{n % 8:04d}" for n in range(40)])
+    np.savez(tmp_path / "d.npz", x=rng.random((40, 6)), y=np.arange(40) % 2, id=np.arange(40),
+             person=person)  # fmt: skip
+    data, store = DataSection(group_column="person"), Store(tmp_path / "store")
+    train = open_dataset(str(tmp_path / "d.npz"), data, PreprocessSection(), store)
+    with pytest.raises(InputError, match=r"the group 'canary-11-0000' is taken.*another --seed"):
+        name_canaries(draw(train, DESIGN), train, None, by_position=False, seed=DESIGN.seed)

@@ -64,7 +64,7 @@ def test_csv_that_is_not_utf8(tmp_path: Path, opened: Opener) -> None:
         ('{"x": [1], "y": -2}\n', "label of example 0 is -2"),
         ('{"x": [1], "y": 0, "id": {}}\n', "id of example 0 is '{}'"),
         ('{"x": [1], "y": 0, "id": "\\u0000"}\n', "holds control characters"),
-        ('{"text": "a film", "label": 0}\n', "column 'text' holds 'a film', not numbers"),
+        ('{"text": "a film", "label": 0}\n', "holds texts, but there is no tokenizer"),
         ('{"x": ' + "[" * 100_000 + "]" * 100_000 + ', "y": 0}\n', "line 1 is not JSON"),
         ('{"x": [' + "9" * 5000 + '], "y": 0}\n', ""),
         ('{"y": 0}\n', "no columns besides label and id"),

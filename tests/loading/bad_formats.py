@@ -44,7 +44,7 @@ FORMATS: tuple[Bad, ...] = (
     Bad("missing", lambda path, _: None, InputError, "no such file; check the path"),
     Bad("empty", partial(write_bytes, data=b""), InputError, "is empty; save or download"),
     Bad("folder", write_folder, InputError, "is a folder; give the model file"),
-    Bad("hugging-face", write_hugging_face, UsageError, r"give .*model\.safetensors.*--arch"),
+    Bad("hugging-face", write_hugging_face, UsageError, "says what network it is; drop --arch"),
     Bad("fifo", write_fifo, InputError, "not a regular file; give a model file"),
     # Something else
     Bad("web-page", partial(write_bytes, data=b"<!DOCTYPE html><html>"), InputError, "web page"),

@@ -19,7 +19,6 @@ from attacks.black_box._likelihood import (
     Examples,
     Variance,
     bounded,
-    combine,
     fit,
     fit_arms,
     likelihood_ratios,
@@ -223,20 +222,6 @@ def test_bounded_tells_clear_members_apart() -> None:
     far = np.array([6.0, 60.0, 600.0, 6000.0])
     assert (np.diff(bounded(far, 5.0)) > 0).all()
     assert bounded(np.array([np.inf, -np.inf]), 5.0).tolist() == [6.0, -6.0]
-
-
-def test_combine_adds_up_per_group() -> None:
-    rng = np.random.default_rng(5)
-    ratios = rng.normal(size=30)
-    people = rng.choice(np.array(["ann", "bob", "cy"]), 30)
-    labels, sums = combine(ratios, people)
-    expected: dict[str, float] = {}
-    for one, ratio in zip(people.tolist(), ratios.tolist(), strict=True):
-        expected[one] = expected.get(one, 0.0) + ratio
-    assert labels.tolist() == sorted(expected)
-    np.testing.assert_allclose(sums, [expected[name] for name in labels], rtol=1e-12)
-    with pytest.raises(ValueError, match="29 group labels for 30 log-ratios"):
-        combine(ratios, people[:-1])
 
 
 def test_posterior_is_stable() -> None:

@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from attacks.black_box._likelihood import (
-    bounded,
-    combine,
-    likelihood_ratios,
-)
+from attacks.black_box._likelihood import bounded, likelihood_ratios
 from attacks.black_box.lira import LikelihoodRatioAttack
 from unaudit.errors import UsageError
 from unaudit.evidence import Scores, Skipped
 from unaudit.shadows import ShadowScores
+from unaudit.stats import group_sums
 from unaudit.views import BlackBox
 
 from .shadow_worlds import REMEMBERS, RETRAINED, Mask, ShadowWorld
@@ -29,9 +26,15 @@ def test_combined_evidence_is_stronger_than_that_of_one_record() -> None:
     evidence = run(LikelihoodRatioAttack(), world.model(REMEMBERS))
     assert evidence.unseen is not None
     groups = np.arange(400) // 8
-    people = [combine(scores, groups)[1] for scores in (evidence.forget, evidence.unseen)]
+    people = [group_sums(scores, groups).sums for scores in (evidence.forget, evidence.unseen)]
     assert auc(people[0], people[1]) > 0.96
     assert auc(evidence.forget, evidence.unseen) < 0.85
+    assert evidence.detail["unit"] == "nats"
+
+
+def test_scores_that_are_no_likelihood_ratios_do_not_add_up() -> None:
+    view = ShadowWorld(np.random.default_rng(6), models=16).model(REMEMBERS)
+    assert "unit" not in run(LikelihoodRatioAttack(variant="offline"), view).detail
 
 
 def run(attack: LikelihoodRatioAttack, view: BlackBox) -> Scores:

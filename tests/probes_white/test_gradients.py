@@ -44,6 +44,17 @@ class Scale(nn.Module):
         return x * self.factor
 
 
+class Halving(nn.Module):
+    """What it does depends on what it is given, which no transform of many examples can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.scale * (inputs / 2 if bool((inputs > 9).any()) else inputs)
+
+
 class Twice(nn.Module):
     """A layer that runs twice: its gradients add up before the norm is taken."""
 
@@ -109,6 +120,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "unknown layer": (lambda: nn.Sequential(nn.Linear(4, 4), Scale(), nn.Linear(4, 3)), (4,)),
     "shared layer": (Twice, (4,)),
+    "code that looks at values": (lambda: nn.Sequential(Halving(), nn.Linear(4, 3)), (4,)),
     "residual": (lambda: resnet(8, 4, 3, 2), (2, 8, 8)),
 }  # fmt: skip
 

@@ -207,6 +207,20 @@ def hostile() -> Record:
     }
     for found in values["worst"]:
         found["probe"], found["title"] = values["findings"][0]["probe"], f"{HOSTILE}{long_name}"
+    values["groups"] = [
+        {
+            "probe": values["findings"][0]["probe"],
+            "title": f"{HOSTILE}{long_name}",
+            "groups": 9,
+            "records": 12345,
+            "unseen_groups": 0,
+            "no_reference": f"{HOSTILE}{long_name}",
+            "auc": None,
+            "exposed": [
+                {"name": "0" * 16, "records": 1 << 40, "score": -1e300, "above_unseen": None}
+            ],
+        }
+    ]
     values["skipped"] = [
         {"probe": HOSTILE, "title": long_name, "kind": "errored", "reason": HOSTILE}
     ]

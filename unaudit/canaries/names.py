@@ -26,6 +26,9 @@ class Names:
     """(n,) in lists of ids: what is stored, or positions."""
     stored: list[str] | None
     """(n,) in the data; None where examples have no ids."""
+    groups: list[str] | None = None
+    """(n,) whose record each is said to be, every one somebody's of its own; None where the data do
+    not say."""
 
 
 def name_canaries(
@@ -39,18 +42,19 @@ def name_canaries(
 
     Raises:
         UsageError: they are told by position, and the number of unseen examples is not known.
-        InputError: an id is taken.
+        InputError: an id or a group is taken.
     """
     stored = None if train.ids is None else _fresh_ids(canaries, train, unseen, seed)
+    groups = None if train.groups is None else _fresh_groups(canaries, train, unseen, seed)
     if by_position:
-        return Names(_positions(canaries, train, unseen), stored)
+        return Names(_positions(canaries, train, unseen), stored, groups)
     if stored is None or (unseen is not None and unseen.ids is None):
         bare = train if stored is None or unseen is None else unseen
         raise UsageError(
             f"{plain(bare.name)}: the data has no ids, so canaries cannot be told by key; use "
             "--id-type index, or name the column with data.id_column"
         )
-    return Names(stored, stored)
+    return Names(stored, stored, groups)
 
 
 def list_text(listed: ForgetList | None, names: Names, canaries: Canaries) -> str:
@@ -97,22 +101,40 @@ def _positions(canaries: Canaries, train: Dataset, unseen: Dataset | None) -> li
 
 def _fresh_ids(canaries: Canaries, train: Dataset, unseen: Dataset | None, seed: int) -> list[str]:
     taken = {str(name) for data in (train, unseen) if data is not None for name in _ids(data)}
-    count = len(canaries.labels)
-    names = [f"canary-{seed}-{number:04d}" for number in range(count)]
-    if all(_NUMBER.fullmatch(name) for name in taken):
-        first = max(map(int, taken)) + 1
-        names = [str(first + number) for number in range(count)]
-    elif is_image_folder(train):
+    names = _free_names(taken, len(canaries.labels), seed)
+    if is_image_folder(train):
         folders = train.classes or ()
         pairs = zip(canaries.labels.tolist(), names, strict=True)
         names = [f"{folders[label]}/{name}.png" for label, name in pairs]
+    _refuse_taken(train, "id", names, taken)
+    return names
+
+
+def _fresh_groups(
+    canaries: Canaries, train: Dataset, unseen: Dataset | None, seed: int
+) -> list[str]:
+    known = [data.groups for data in (train, unseen) if data is not None]
+    taken = {str(name) for groups in known if groups is not None for name in groups}
+    names = _free_names(taken, len(canaries.labels), seed)
+    _refuse_taken(train, "group", names, taken)
+    return names
+
+
+def _free_names(taken: set[str], count: int, seed: int) -> list[str]:
+    """The next numbers if all that are ``taken`` are numbers, else names that say what they are."""
+    if not all(_NUMBER.fullmatch(name) for name in taken):
+        return [f"canary-{seed}-{number:04d}" for number in range(count)]
+    first = max(map(int, taken)) + 1
+    return [str(first + number) for number in range(count)]
+
+
+def _refuse_taken(train: Dataset, what: str, names: list[str], taken: set[str]) -> None:
     for name in names:
         if name in taken:
             raise InputError(
-                f"{plain(train.name)}: the id {quote(name)} is taken; were these canaries added "
-                "before? Choose another --seed"
+                f"{plain(train.name)}: the {what} {quote(name)} is taken; were these canaries "
+                "added before? Choose another --seed"
             )
-    return names
 
 
 def _ids(dataset: Dataset) -> list[str]:

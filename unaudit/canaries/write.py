@@ -42,6 +42,8 @@ class Part:
     """Class names where the data has names."""
     ids: list[str] | None
     """None where the data has none."""
+    groups: list[str] | None = None
+    """The same; each canary is a group of its own."""
 
 
 Writer: TypeAlias = Callable[[Path, Part], Path]
@@ -125,14 +127,17 @@ def _part(canaries: Canaries, names: Names, train: Dataset, own: npt.NDArray[np.
         inputs = np.moveaxis(inputs, 1, -1)
     classes = train.classes
     labels = numbers.tolist() if classes is None else [classes[number] for number in numbers]
-    stored = names.stored
-    return Part(inputs, labels, None if stored is None else [stored[row] for row in rows.tolist()])
+    ids, groups = (
+        None if values is None else [values[row] for row in rows.tolist()]
+        for values in (names.stored, names.groups)
+    )
+    return Part(inputs, labels, ids, groups)
 
 
 def _writer(train: Dataset, data: DataSection) -> Writer:
     """How the training data is stored."""
     if not isinstance(train, StreamedDataset):
-        return _npz_writer({}, ("x", "y", "id"), np.dtype(np.float32))
+        return _npz_writer({}, ("x", "y", "id", "group"), np.dtype(np.float32))
     source = train.source
     if is_image_folder(train):
         return _write_images
@@ -140,7 +145,7 @@ def _writer(train: Dataset, data: DataSection) -> Writer:
         return _parquet_writer(source, data)
     kind = np.dtype(np.uint8 if train.preprocessor.kind == "image" else np.float32)
     if not source.head.startswith(b"PK"):
-        return _npz_writer({}, ("x", "y", "id"), kind)
+        return _npz_writer({}, ("x", "y", "id", data.group_column or ""), kind)
     forms = _headers(source.path)
     known = list(forms)
     columns = (
@@ -149,7 +154,7 @@ def _writer(train: Dataset, data: DataSection) -> Writer:
         (data.id_column, ID_NAMES, "id_column"),
     )
     x, y, key = (pick_column(source, known, *column) or "" for column in columns)
-    return _npz_writer(forms, (x, y, key), kind)
+    return _npz_writer(forms, (x, y, key, data.group_column or ""), kind)
 
 
 def _headers(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -168,9 +173,15 @@ def _headers(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _npz_writer(
-    forms: dict[str, npt.NDArray[Any]], named: tuple[str, str, str], kind: np.dtype[Any]
+    forms: dict[str, npt.NDArray[Any]], named: tuple[str, str, str, str], kind: np.dtype[Any]
 ) -> Writer:
-    """Arrays with the names, types and shapes of the training data's."""
+    """Arrays with the names, types and shapes of the training data's.
+
+    Args:
+        forms: an empty array like each of them, by name.
+        named: inputs, labels, ids and groups.
+        kind: of inputs that have no form.
+    """
 
     def write_npz(path: Path, part: Part) -> Path:
         arrays: dict[str, Any] = {
@@ -179,6 +190,8 @@ def _npz_writer(
         }
         if part.ids is not None:
             arrays[named[2]] = _typed(part.ids, forms.get(named[2]))
+        if part.groups is not None:
+            arrays[named[3]] = _typed(part.groups, forms.get(named[3]))
         target = path.with_suffix(".npz")
         np.savez(target, **arrays)
         return target
@@ -187,7 +200,11 @@ def _npz_writer(
 
 
 def _typed(values: list[int] | list[str], form: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-    """Labels or ids as the training data stores them; texts may be longer than its own."""
+    """Labels, ids or groups as the training data stores them; texts may be longer than its own.
+
+    Raises:
+        InputError: a number is too large for its type.
+    """
     if form is None:
         return np.array(values)
     array: npt.NDArray[Any] = np.array(values)
@@ -196,7 +213,13 @@ def _typed(values: list[int] | list[str], form: npt.NDArray[Any] | None) -> npt.
     if form.dtype.kind == "S":
         array = np.char.encode(array, "utf-8")
     elif form.dtype.kind != "U":
-        array = array.astype(form.dtype)
+        try:
+            array = array.astype(form.dtype)
+        except OverflowError:
+            raise InputError(
+                f"canaries would need ids or groups that {form.dtype} cannot hold; write the "
+                "training data with wider numbers"
+            ) from None
     return array.reshape(len(values), *form.shape[1:])
 
 
@@ -205,7 +228,7 @@ def _parquet_writer(source: Source, data: DataSection) -> Writer:
     schema = pq.read_schema(source.path)
     label = pick_column(source, schema.names, data.label_column, LABEL_NAMES, "label_column")
     key = pick_column(source, schema.names, data.id_column, ID_NAMES, "id_column")
-    free = [name for name in schema.names if name not in (label, key)]
+    free = [name for name in schema.names if name not in (label, key, data.group_column)]
     rich = [n for n in free if is_image(schema.field(n).type) or is_list(schema.field(n).type)]
     found = pick_column(
         source, free if data.input_column else rich, data.input_column, INPUT_NAMES, "input_column"
@@ -221,6 +244,9 @@ def _parquet_writer(source: Source, data: DataSection) -> Writer:
                 elif field.name == key:
                     assert part.ids is not None
                     columns.append(_column(part.ids, field.type))
+                elif field.name == data.group_column:
+                    assert part.groups is not None
+                    columns.append(_column(part.groups, field.type))
                 elif field.name not in inputs:
                     columns.append(pa.nulls(len(part.labels), field.type))
                 elif is_image(field.type):
@@ -241,7 +267,7 @@ def _parquet_writer(source: Source, data: DataSection) -> Writer:
 
 
 def _column(values: list[int] | list[str], kind: pa.DataType) -> pa.Array:
-    """Labels or ids: numbers or texts, whichever the column holds."""
+    """Labels, ids or groups: numbers or texts, whichever the column holds."""
     inner = kind.value_type if pa.types.is_dictionary(kind) else kind
     textual = pa.types.is_string(inner) or pa.types.is_large_string(inner)
     column = pa.array([str(value) if textual else int(value) for value in values]).cast(inner)

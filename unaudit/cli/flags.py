@@ -44,8 +44,8 @@ def plan_options() -> list[PlanOption]:
             key="model.arch",
             heading=MODELS,
             metavar="SPEC",
-            help="Architecture of the weights, e.g. torchvision:resnet18?num_classes=10 or "
-            "py:pkg.mod:factory.",
+            help="Architecture of the weights, e.g. torchvision:resnet18?num_classes=10, hf:FOLDER "
+            "or py:pkg.mod:factory.",
         ),
         PlanOption(
             "--trust-code",

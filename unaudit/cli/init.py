@@ -40,11 +40,12 @@ TEMPLATE = """\
 schema_version = 1
 
 [model]
-# What is audited: a weights file (safetensors, .pt), or outputs:FILE.npz with
-# recorded logits (black-box only).
+# What is audited: a weights file (safetensors, .pt), a Hugging Face folder, or
+# outputs:FILE.npz with recorded logits (black-box only).
 {model.path}
 # Its architecture, and that of the references: torchvision:NAME?num_classes=N,
-# unaudit:resnet?depth=8, or py:package.module:factory (needs trust_code).
+# unaudit:resnet?depth=8, hf:DIR, or py:package.module:factory (needs
+# trust_code). A Hugging Face folder says itself what it is.
 {model.arch}
 # The unlearning method as stated by whoever hands the model over; printed only.
 # claimed_method = "fine-tuning"
@@ -72,6 +73,11 @@ schema_version = 1
 # id_column = "id"
 # input_column = "image"
 # label_column = "label"
+# Whose record an example is, where one person has several: the report then also
+# combines evidence per person. Never an input.
+# group_column = "person"
+# Column of texts, instead of input_column (parquet, csv, jsonl).
+# text_column = "text"
 
 [preprocess]
 # From stored examples to the model's input, in this order.
@@ -82,6 +88,12 @@ schema_version = 1
 # scale = 255.0                 # divisor; default 255 for images, uint8; or 1
 # mean = [0.485, 0.456, 0.406]  # per channel, after scaling; together with std
 # std = [0.229, 0.224, 0.225]
+# For texts: a folder with tokenizer.json (default: the model's), tokens at most
+# (default: what the model takes, at most 512), and whether longer texts lose
+# their "end" or "start", or are an error ("refuse").
+# tokenizer = "model"
+# max_length = 512
+# truncation = "end"
 
 [request]
 # What was asked to be removed: file of ids, one per line, # comments.

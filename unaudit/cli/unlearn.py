@@ -79,6 +79,7 @@ def make(method: str, plan: AuditPlan, settings: Sequence[str], progress: Progre
     from unaudit.engine.store import Store
     from unaudit.engine.threads import threads_for
     from unaudit.plugins import with_parameters
+    from unaudit.tokens import width_of
     from unaudit.training.draws import own_draws
     from unaudit.training.model_job import weights_of
     from unaudit.unlearners import check_task, load_unlearners
@@ -92,7 +93,8 @@ def make(method: str, plan: AuditPlan, settings: Sequence[str], progress: Progre
     task = workshop.task(progress)
     check_task(unlearner.card, task)
     own = workshop.generator(method)
-    threads = threads_for(task.recipe.batch * task.inputs[0].numel())
+    elements = task.recipe.batch * task.inputs[0].numel() * width_of(task.original)
+    threads = threads_for(elements)
     with threads, own_draws(own, task.inputs.device):
         student = unlearner(task, own)
     check_alive(student, task, method)

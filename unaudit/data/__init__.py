@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unaudit.data import (  # noqa: F401 - each registers its format
     image_folder,
@@ -25,6 +26,9 @@ from unaudit.engine.store import Store
 from unaudit.errors import InputError
 from unaudit.plan import DataSection, PreprocessSection
 from unaudit.text import plain
+
+if TYPE_CHECKING:
+    from unaudit.loading import TextInput
 
 __all__ = ["FORMATS", "Dataset", "Format", "locate", "open_dataset", "read_ids"]
 
@@ -46,17 +50,20 @@ def open_dataset(
     store: Store,
     *,
     classes: Sequence[str] | None = None,
+    text: TextInput | None = None,
 ) -> Dataset:
     """The examples at ``spec``: a file, a folder, or ``torchvision:CIFAR10?root=…`` and the like.
 
     ``classes`` are the class names of the training data in label order (empty if its labels are
     numbers), so that further data numbers its class names alike; None for the training data.
+    ``text`` is how the model is fed with texts, if it is one of texts.
 
     Raises:
         UsageError: unknown format, option or column, or settings that do not fit the examples.
         InputError: the data cannot be read or used.
     """
-    reading = Reading(data, preprocess, store, None if classes is None else tuple(classes))
+    known = None if classes is None else tuple(classes)
+    reading = Reading(data, preprocess, store, known, text)
     named = _PREFIX.fullmatch(spec)
     try:
         if named is not None and not os.path.exists(spec):

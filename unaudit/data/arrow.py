@@ -46,6 +46,10 @@ def is_number(kind: pa.DataType) -> bool:
     )
 
 
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def number_type(kind: pa.DataType) -> np.dtype[Any] | None:
     """NumPy type of the numbers inside (nested lists of) ``kind``, None if they are no numbers."""
     while is_list(kind):

@@ -209,20 +209,7 @@ def as_ids(values: Iterable[object], shown: str) -> npt.NDArray[np.str_]:
     Raises:
         InputError: an id is missing, repeated, too long, not text, or holds control characters.
     """
-    texts: list[str] = []
-    for row, value in enumerate(values):
-        if isinstance(value, (np.str_, np.integer)):
-            value = value.item()
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            what = (
-                "missing" if value is None else f"{quote(value)}, neither text nor a whole number"
-            )
-            raise InputError(f"{shown}: the id of example {row} is {what}; check data.id_column")
-        text = str(value)
-        problem = _problem(text) if text else "is missing"
-        if problem is not None:
-            raise InputError(f"{shown}: the id of example {row} {problem}; check data.id_column")
-        texts.append(text)
+    texts = _as_names(values, shown, "id")
     if len(set(texts)) != len(texts):
         seen: dict[str, int] = {}
         for row, text in enumerate(texts):
@@ -233,6 +220,37 @@ def as_ids(values: Iterable[object], shown: str) -> npt.NDArray[np.str_]:
                     "be unique"
                 )
     return np.array(texts, dtype=np.str_)
+
+
+def as_groups(values: Iterable[object] | None, shown: str) -> npt.NDArray[np.str_] | None:
+    """(n,) whose record each example is; whole numbers become their decimal digits. None if not
+    known.
+
+    Raises:
+        InputError: as for ids, but groups may repeat.
+    """
+    if values is None:
+        return None
+    return np.array(_as_names(values, shown, "group"), dtype=np.str_)
+
+
+def _as_names(values: Iterable[object], shown: str, what: Literal["id", "group"]) -> list[str]:
+    names: list[str] = []
+    for row, value in enumerate(values):
+        if isinstance(value, (np.str_, np.integer)):
+            value = value.item()
+        if value is None or value == "":
+            problem: str | None = "is missing"
+        elif isinstance(value, bool) or not isinstance(value, (str, int)):
+            problem = f"is {quote(value)}, neither text nor a whole number"
+        else:
+            problem = _problem(str(value))
+        if problem is not None:
+            raise InputError(
+                f"{shown}: the {what} of example {row} {problem}; check data.{what}_column"
+            )
+        names.append(str(value))
+    return names
 
 
 def _problem(text: str) -> str | None:

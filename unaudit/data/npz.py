@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from unaudit.data.array_dataset import ArrayDataset
 from unaudit.data.dataset import Dataset
-from unaudit.data.ids import as_ids
+from unaudit.data.ids import as_groups, as_ids
 from unaudit.data.labels import as_labels
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import FileRows, Rows, rows_of
@@ -33,6 +33,7 @@ from unaudit.data.source import (
     Format,
     Reading,
     Source,
+    group_column,
     need_column,
     pick_column,
 )
@@ -70,21 +71,23 @@ def open_npz(source: Source, reading: Reading) -> Dataset:
         inputs = need_column(source, names, data.input_column, INPUT_NAMES, "input_column")
         labels = need_column(source, names, data.label_column, LABEL_NAMES, "label_column")
         ids = pick_column(source, names, data.id_column, ID_NAMES, "id_column")
+        group = group_column(source, names, reading)
         x, y = members[inputs], members[labels]
         _check_inputs(source, x)
-        for part in (y, *([members[ids]] if ids else [])):
+        for part in (y, *(members[name] for name in (ids, group) if name)):
             if part.shape not in ((x.shape[0],), (x.shape[0], 1)):
                 raise source.error(
                     f"array {quote(part.name)} has shape {part.shape}, but {quote(x.name)} holds "
                     f"{x.shape[0]} examples; give one value per example"
                 )
         keys = as_ids(_values(source, archive, members[ids]), source.spec) if ids else None
+        persons = _values(source, archive, members[group]) if group else None
         numbers, classes = as_labels(
             _values(source, archive, y), source.spec, keys, reading.classes
         )
         content = content_key("npz", file=source.sha256(), inputs=inputs, labels=labels, ids=ids)
         rows = _rows(source, archive, x, content, reading)
-    index = Index(numbers, keys, classes, content)
+    index = Index(numbers, keys, classes, content, as_groups(persons, source.spec))
     return ArrayDataset(
         source, index, rows, Preprocessor(reading.preprocess, "array"), reading.store
     )

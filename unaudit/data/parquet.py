@@ -1,9 +1,10 @@
-"""Parquet files: Hugging Face image columns, encoded images, lists of numbers, plain columns.
+"""Parquet files: texts, encoded images, Hugging Face image columns, lists of numbers, numbers.
 
-The inputs are a column of images (``struct<bytes, path>`` or plain binary), a column of lists of
-one shape, or, where no such column bears a usual name, all numeric columns besides label and id
-in the file's order, as float32. Ids come from an ``id`` column; without one, examples are known
-by their position. Row groups are read as they are needed, and the last few are kept.
+The inputs are a column of texts (see :mod:`unaudit.data.text_columns`), of images (``struct<bytes,
+path>`` or plain binary), a column of lists of one shape, or, where no such column bears a usual
+name, all numeric columns besides label and id in the file's order, as float32. Ids come from an
+``id`` column; without one, examples are known by their position. Row groups are read as they are
+needed, and the last few are kept.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from unaudit.data.arrow import (
     is_image,
     is_list,
     is_number,
+    is_text,
     number_type,
     plain_values,
     reason_of,
     shape_of_first,
 )
 from unaudit.data.dataset import Dataset
-from unaudit.data.ids import as_ids
+from unaudit.data.ids import as_groups, as_ids
 from unaudit.data.image_dataset import ImageDataset
 from unaudit.data.labels import as_labels
 from unaudit.data.preprocess import Preprocessor
@@ -46,10 +48,12 @@ from unaudit.data.source import (
     Format,
     Reading,
     Source,
+    group_column,
     need_column,
     pick_column,
 )
 from unaudit.data.streaming import Index
+from unaudit.data.text_columns import open_texts, text_column
 from unaudit.engine.store import content_key
 from unaudit.evidence import IntArray
 from unaudit.plan import DataSection
@@ -60,6 +64,9 @@ GROUPS_KEPT = 2
 
 MAX_GROUP_BYTES = 1 << 30
 """Uncompressed inputs of one row group: what has to fit in memory, times ``GROUPS_KEPT``."""
+
+ROWS_OF_TEXT = 1024
+"""Texts that are read at a time."""
 
 MAX_EXAMPLES = 100_000_000
 """Labels and ids are held in memory; a few bytes of run-length code can claim any number."""
@@ -87,12 +94,27 @@ def open_parquet(source: Source, reading: Reading) -> Dataset:
         raise source.error("two columns have the same name; rename one")
     label = need_column(source, names, data.label_column, LABEL_NAMES, "label_column")
     key = pick_column(source, names, data.id_column, ID_NAMES, "id_column")
-    inputs = _input_columns(source, file.schema_arrow, data, {label, key})
+    group = group_column(source, names, reading)
     labels, keys = _values(source, file, label), _values(source, file, key) if key else None
+    persons = _values(source, file, group) if group else None
+    rest = [name for name in names if name not in (label, key, group)]
+    schema = file.schema_arrow
+    text = text_column(source, rest, reading, lambda name: is_text(schema.field(name).type))
+    if text is not None:
+        return open_texts(
+            source,
+            reading,
+            columns=(text, label, key),
+            labels=labels,
+            keys=keys,
+            groups=persons,
+            texts=lambda: _texts(source, file, text),
+        )
+    inputs = _input_columns(source, file.schema_arrow, data, {label, key, group})
     ids = None if keys is None else as_ids(keys, source.spec)
     numbers, classes = as_labels(labels, source.spec, ids, reading.classes)
     content = content_key("parquet", file=source.sha256(), inputs=inputs, label=label, id=key)
-    index = Index(numbers, ids, classes, content)
+    index = Index(numbers, ids, classes, content, as_groups(persons, source.spec))
     groups = RowGroups(source, file, inputs, index)
     if is_image(file.schema_arrow.field(inputs[0]).type):
         preprocessor = Preprocessor(reading.preprocess, "image")
@@ -251,12 +273,23 @@ def _input_columns(
 def _values(
     source: Source, file: pq.ParquetFile, name: str
 ) -> npt.NDArray[np.generic] | list[object]:
-    """A label or id column, whole."""
+    """A column of labels, ids or groups, whole."""
     parts = [_read(source, file, group, [name]).column(0) for group in range(file.num_row_groups)]
     values = plain_values(pa.chunked_array([chunk for part in parts for chunk in part.chunks]))
     if len(values) != file.metadata.num_rows:
         raise source.error("damaged parquet (columns of different length); write it again")
     return values
+
+
+def _texts(source: Source, file: pq.ParquetFile, name: str) -> Iterator[list[object]]:
+    """A column of texts, some rows at a time."""
+    try:
+        for batch in file.iter_batches(ROWS_OF_TEXT, columns=[name], use_threads=False):
+            yield batch.column(0).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise source.error(
+            f"damaged parquet ({reason_of(error)}); write or copy it again"
+        ) from None
 
 
 def _read(source: Source, file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:

@@ -16,6 +16,8 @@ from unaudit.plan import PreprocessSection
 CODE_VERSION = 1
 """Raise when a change of code changes what a model would be fed."""
 
+_FOR_TEXTS = ("tokenizer", "max_length", "truncation")
+
 Kind = Literal["image", "array"]
 """Decoded from an image file format, or stored as numbers."""
 
@@ -31,6 +33,9 @@ class Preprocessor:
     """
 
     def __init__(self, settings: PreprocessSection, kind: Kind) -> None:
+        for name in _FOR_TEXTS:
+            if getattr(settings, name) != PreprocessSection.model_fields[name].default:
+                raise UsageError(f"preprocess.{name} is for texts; take it out")
         self.settings = settings
         self.kind: Kind = kind
         self.mode = "L" if settings.channels == "gray" else "RGB"
@@ -46,7 +51,8 @@ class Preprocessor:
     @property
     def digest(self) -> str:
         """Of everything that decides how a stored example becomes an input."""
-        text = f"{CODE_VERSION}\n{self.kind}\n{self.settings.model_dump_json()}"
+        settings = self.settings.model_dump_json(exclude=set(_FOR_TEXTS))
+        text = f"{CODE_VERSION}\n{self.kind}\n{settings}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

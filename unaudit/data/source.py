@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unaudit.data.dataset import Dataset
 from unaudit.engine.store import Store
@@ -15,6 +16,9 @@ from unaudit.errors import InputError, UsageError
 from unaudit.plan import DataSection, PreprocessSection
 from unaudit.registry import Registry, did_you_mean
 from unaudit.text import listed, plain
+
+if TYPE_CHECKING:
+    from unaudit.loading import TextInput
 
 HEAD_BYTES = 512
 CHUNK_BYTES = 1 << 20
@@ -100,6 +104,8 @@ class Reading:
     store: Store
     classes: tuple[str, ...] | None = None
     """Class names in label order, where the training data has fixed them already."""
+    text: TextInput | None = None
+    """How the model is fed with texts, where it is one of texts."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +167,28 @@ def need_column(
     return found
 
 
+def group_column(source: Source, columns: list[str], reading: Reading) -> str | None:
+    """The column or array of groups that the config names; None where it names none, and where
+    data besides the training data have none of that name.
+
+    Raises:
+        UsageError: the training data have none of that name.
+    """
+    wanted = reading.data.group_column
+    if wanted is None or wanted in columns:
+        return wanted
+    if reading.classes is not None:
+        return None
+    raise UsageError(
+        f"{plain(source.spec, 400)}: no column or array '{plain(wanted, 60)}' (found: "
+        f"{listed(columns, 8) or 'none'}); correct data.group_column or take it out"
+    )
+
+
 ID_NAMES = ("id", "ids")
 INPUT_NAMES = ("image", "images", "img", "x", "inputs", "features", "data")
 LABEL_NAMES = ("label", "labels", "y")
+TEXT_NAMES = ("text",)
 
 
 def sha256_of(path: Path) -> bytes:

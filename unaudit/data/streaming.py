@@ -46,6 +46,8 @@ class Index:
     """Class names in label order, if labels were names."""
     content: str
     """Digest of the stored bytes and of the columns chosen from them."""
+    groups: npt.NDArray[np.str_] | None = None
+    """(n,) whose record each example is."""
 
     def describe(self, row: int) -> str:
         """An example's name in a message."""
@@ -65,6 +67,7 @@ class StreamedDataset(Dataset):
         self.name = source.name
         self.labels = index.labels
         self.ids = index.ids
+        self.groups = index.groups
         self.classes = index.classes
         self.default_id_type: Literal["index", "key"] = "index" if index.ids is None else "key"
         self.preprocessor = preprocessor

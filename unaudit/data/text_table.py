@@ -1,9 +1,10 @@
 """Tables as text: CSV with a header line, and JSON lines.
 
-The inputs are one column of lists (JSON lines only, lists may be nested) or all columns besides
-label and id, which must then be numbers; stored values are taken as float32. The text is parsed
-in a stream and the inputs are kept as an array in the store. Ids come from an ``id`` column;
-without one, examples are known by their position.
+The inputs are a column of texts (see :mod:`unaudit.data.text_columns`), one column of lists (JSON
+lines only, lists may be nested), or all columns besides label and id, which must then be numbers;
+stored values are taken as float32. The file is parsed in a stream and the inputs are kept as an
+array in the store. Ids come from an ``id`` column; without one, examples are known by their
+position.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pyarrow import csv
 from unaudit.data.array_dataset import ArrayDataset
 from unaudit.data.arrow import BadRowError, parse_numbers, reason_of
 from unaudit.data.dataset import Dataset
-from unaudit.data.ids import as_ids
+from unaudit.data.ids import as_groups, as_ids
 from unaudit.data.labels import as_labels
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import rows_of
@@ -34,10 +35,12 @@ from unaudit.data.source import (
     Format,
     Reading,
     Source,
+    group_column,
     need_column,
     pick_column,
 )
 from unaudit.data.streaming import Index
+from unaudit.data.text_columns import open_text_rows, text_column
 from unaudit.engine.store import content_key
 from unaudit.text import plain, quote
 
@@ -54,6 +57,7 @@ class Table:
     inputs: list[str]
     shape: tuple[int, ...]
     """Of one example."""
+    group: str | None = None
 
 
 @dataclass(eq=False)
@@ -64,6 +68,7 @@ class Block:
     keys: list[object] = field(default_factory=list)
     inputs: list[npt.NDArray[np.float32]] = field(default_factory=list)
     """Arrays of some examples each: (…, *shape)."""
+    groups: list[object] = field(default_factory=list)
 
 
 def open_csv(source: Source, reading: Reading) -> Dataset:
@@ -79,13 +84,19 @@ def open_csv(source: Source, reading: Reading) -> Dataset:
     data = reading.data
     label = need_column(source, columns, data.label_column, LABEL_NAMES, "label_column")
     key = pick_column(source, columns, data.id_column, ID_NAMES, "id_column")
-    inputs = [name for name in columns if name not in (label, key)]
+    group = group_column(source, columns, reading)
+    inputs = [name for name in columns if name not in (label, key, group)]
+    text = text_column(source, inputs, reading, lambda _: True)
+    if text is not None:
+        return open_text_rows(
+            source, reading, (text, label, key), lambda: _csv_rows(source, columns), group
+        )
     if data.input_column is not None:
         # not pick_column's usual names: in a CSV, a column called x is one feature of several
         inputs = [need_column(source, columns, data.input_column, (), "input_column")]
     if not inputs:
         raise source.error("no columns besides label and id; there are no inputs")
-    table = Table(label, key, inputs, (len(inputs),))
+    table = Table(label, key, inputs, (len(inputs),), group)
     return _dataset(source, reading, table, lambda: _csv_blocks(source, table, columns))
 
 
@@ -102,7 +113,13 @@ def open_jsonl(source: Source, reading: Reading) -> Dataset:
     columns = list(first)
     label = need_column(source, columns, data.label_column, LABEL_NAMES, "label_column")
     key = pick_column(source, columns, data.id_column, ID_NAMES, "id_column")
-    rest = [name for name in columns if name not in (label, key)]
+    group = group_column(source, columns, reading)
+    rest = [name for name in columns if name not in (label, key, group)]
+    text = text_column(source, rest, reading, lambda name: isinstance(first[name], str))
+    if text is not None:
+        return open_text_rows(
+            source, reading, (text, label, key), lambda: _json_objects(source), group
+        )
     lists = columns if data.input_column else [n for n in rest if isinstance(first[n], list)]
     found = pick_column(source, lists, data.input_column, INPUT_NAMES, "input_column")
     inputs = rest if found is None else [found]
@@ -118,7 +135,7 @@ def open_jsonl(source: Source, reading: Reading) -> Dataset:
         shape = _json_inputs(first, inputs).shape
     except ValueError as error:
         raise source.error(f"example 0 {error}; check data.input_column") from None
-    table = Table(label, key, inputs, shape)
+    table = Table(label, key, inputs, shape, group)
     return _dataset(source, reading, table, lambda: _json_blocks(source, table))
 
 
@@ -140,9 +157,11 @@ def _dataset(
 ) -> Dataset:
     labels: list[object] = []
     keys: list[object] = []
+    persons: list[object] = []
     for block in blocks():
         labels += block.labels
         keys += block.keys
+        persons += block.groups
     ids = None if table.key is None else as_ids(keys, source.spec)
     numbers, classes = as_labels(labels, source.spec, ids, reading.classes)
     content = content_key(
@@ -167,8 +186,15 @@ def _dataset(
         content_key("text inputs", content=content), shape, np.float32, fill
     )
     preprocessor = Preprocessor(reading.preprocess, "array")
-    index = Index(numbers, ids, classes, content)
+    groups = as_groups(None if table.group is None else persons, source.spec)
+    index = Index(numbers, ids, classes, content, groups)
     return ArrayDataset(source, index, rows_of(array), preprocessor, reading.store)
+
+
+def _csv_rows(source: Source, columns: list[str]) -> Iterator[dict[str, Any]]:
+    with _csv(source, columns) as reader:
+        for batch in reader:
+            yield from batch.to_pylist()
 
 
 def _csv_blocks(source: Source, table: Table, columns: list[str]) -> Iterator[Block]:
@@ -186,6 +212,7 @@ def _csv_blocks(source: Source, table: Table, columns: list[str]) -> Iterator[Bl
                 labels=batch.column(table.label).to_pylist(),
                 keys=[] if table.key is None else batch.column(table.key).to_pylist(),
                 inputs=[np.stack(inputs, axis=1)],
+                groups=[] if table.group is None else batch.column(table.group).to_pylist(),
             )
             done += batch.num_rows
 
@@ -211,7 +238,7 @@ def _csv(source: Source, columns: list[str] | None) -> Iterator[csv.CSVStreaming
 
 def _json_blocks(source: Source, table: Table) -> Iterator[Block]:
     for number, row in enumerate(_json_objects(source)):
-        names = (table.label, table.key, *table.inputs)
+        names = (table.label, table.key, table.group, *table.inputs)
         missing = [name for name in names if name is not None and name not in row]
         if missing:
             raise source.error(f"example {number} has no {quote(missing[0])}; give it in each line")
@@ -228,6 +255,7 @@ def _json_blocks(source: Source, table: Table) -> Iterator[Block]:
             labels=[row[table.label]],
             keys=[] if table.key is None else [row[table.key]],
             inputs=[inputs[None]],
+            groups=[] if table.group is None else [row[table.group]],
         )
 
 

@@ -9,6 +9,7 @@ from unaudit.loading.model import (
     Provenance,
     RecordedModel,
     RecordedSplit,
+    TextInput,
     Tier,
     Trust,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Provenance",
     "RecordedModel",
     "RecordedSplit",
+    "TextInput",
     "Tier",
     "Trust",
     "load_model",

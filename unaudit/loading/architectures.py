@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from unaudit.errors import UnsafeModelError, UsageError
-from unaudit.loading.model import Trust
+from unaudit.loading.model import TextInput, Trust
 from unaudit.loading.networks import mlp, resnet
 from unaudit.loading.torchvision_shim import import_torchvision
 from unaudit.loading.trusted_code import (
@@ -47,6 +47,10 @@ class Built:
     code_sha256: str | None = None
     """Of the source file, where building ran code from the model's side (tier T2)."""
     notes: tuple[str, ...] = ()
+    spec: str | None = None
+    """A spec that makes the same network on any machine; None: the one that it was built from."""
+    text: TextInput | None = None
+    """For networks of texts whose tokenizer lies beside them."""
 
 
 class Builder(Protocol):

@@ -9,11 +9,11 @@ from unaudit.errors import UsageError
 from unaudit.loading.architectures import Built, build_architecture, parse_architecture
 from unaudit.loading.checkpoint import TensorFile, read_checkpoint
 from unaudit.loading.fit import Fitted, digest_of, fit
+from unaudit.loading.hugging_face import fit_network, load_folder
 from unaudit.loading.limits import Limits
 from unaudit.loading.model import LoadedModel, Model, Provenance, Trust
 from unaudit.loading.private_copy import PrivateCopy, private_copy
 from unaudit.loading.recorded import load_recorded
-from unaudit.loading.sniff import refuse_directory
 from unaudit.loading.wording import naming
 from unaudit.text import plain
 
@@ -27,7 +27,7 @@ def load_model(
     """Load what ``spec`` names without trusting it.
 
     Args:
-        spec: A path, or ``outputs:FILE.npz`` for recorded outputs.
+        spec: A file, a folder in Hugging Face layout, or ``outputs:FILE.npz`` for recorded outputs.
         arch: Architecture spec; a state dict cannot be loaded without one.
         trust: Permission to run code from the model's side, for ``py:`` architectures.
 
@@ -40,20 +40,23 @@ def load_model(
         return load_recorded(Path(spec.removeprefix(OUTPUTS)), limits)
     path, label = Path(spec), plain(spec, 300)
     architecture = None if arch is None else parse_architecture(arch)
+    if path.is_dir():
+        return load_folder(path, architecture, limits)
     with ExitStack() as until_loaded:
         with naming(label):
-            if path.is_dir():
-                raise refuse_directory(path)
             copy = until_loaded.enter_context(private_copy(path, limits))
             file = read_checkpoint(copy.path, limits)
             if architecture is None:
                 raise _needs_architecture(file)
         built = build_architecture(architecture, trust)
         with naming(label):
-            fitted = fit(built.module, file.tensors)
-    digest = digest_of(built.module, str(architecture), built.code_sha256 or "")
+            if built.text is not None:
+                fitted, _ = fit_network(built.module, file.tensors, built.text)
+            else:
+                fitted = fit(built.module, file.tensors)
+    digest = digest_of(built.module, built.spec or str(architecture), built.code_sha256 or "")
     came = _provenance(path, copy, file, built, str(architecture), fitted)
-    return LoadedModel(built.module, came, digest)
+    return LoadedModel(built.module, came, digest, built.spec, built.text)
 
 
 def _provenance(

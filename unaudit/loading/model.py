@@ -45,6 +45,20 @@ class Trust:
 
 
 @dataclass(frozen=True, eq=False)
+class TextInput:
+    """How texts become what a network is fed."""
+
+    tokenizer: bytes
+    """A ``tokenizer.json``."""
+    vocabulary: int
+    """Token ids that the network has an embedding for: those below it."""
+    context: int | None
+    """Tokens that it can take at most; None where it sets no bound."""
+    labels: tuple[str, ...] | None
+    """Names of its outputs in order; None where nobody named them."""
+
+
+@dataclass(frozen=True, eq=False)
 class LoadedModel:
     """A network in eval mode, float32, on the CPU."""
 
@@ -52,6 +66,10 @@ class LoadedModel:
     provenance: Provenance
     digest: str
     """Of everything that decides its outputs: weights, buffers, architecture."""
+    arch: str | None = None
+    """A spec that makes the same network on any machine; None: what the plan says."""
+    text: TextInput | None = None
+    """For models of texts that bring their tokenizer."""
 
 
 @dataclass(frozen=True, eq=False)

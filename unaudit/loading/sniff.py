@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from unaudit.errors import InputError, UnauditError, UnsafeModelError, UsageError
+from unaudit.errors import InputError, UnauditError, UnsafeModelError
 from unaudit.loading.archive import END, LOCAL_HEADER, ends_like_zip, read_directory
 from unaudit.loading.limits import Limits
 
@@ -55,17 +55,6 @@ class Sniffed:
     kind: Kind
     members: Mapping[str, zipfile.ZipInfo] = field(default_factory=dict)
     """Zip members by name; empty for safetensors."""
-
-
-def refuse_directory(path: Path) -> UnauditError:
-    """Why a folder is not a model here, and what to give instead."""
-    weights = sorted(path.glob("*.safetensors"))
-    if (path / "config.json").is_file() and weights:
-        return UsageError(
-            "is a folder in Hugging Face layout, which is not read yet; "
-            f"give the weights file ({weights[0].name}) and its network with --arch"
-        )
-    return InputError("is a folder; give the model file in it")
 
 
 def sniff(path: Path, limits: Limits) -> Sniffed:

@@ -50,11 +50,26 @@ class DataSection(Section):
     arrays, else ``key``."""
     id_column: str | None = None
     """Default: ``id`` where such a column or array exists."""
+    group_column: str | None = None
+    """Column or array that says whose record an example is, where one person has several; evidence
+    is then also combined per group. Never an input. Default: none."""
     input_column: str | None = None
     """Column or array of the inputs. Default: ``image``, ``x``, ``inputs`` or ``features``,
     whichever is the only one."""
     label_column: str | None = None
     """Default: ``label``, ``y`` or ``labels``, if unique."""
+    text_column: str | None = None
+    """Column of texts in parquet, csv or jsonl. Default: ``text``, if it holds texts and
+    ``input_column`` names no other."""
+
+    @model_validator(mode="after")
+    def _groups_are_no_inputs(self) -> DataSection:
+        if self.group_column is not None and self.group_column in (
+            self.input_column,
+            self.text_column,
+        ):
+            raise ValueError("group_column names the inputs; name another column or take it out")
+        return self
 
 
 class PreprocessSection(Section):
@@ -74,6 +89,12 @@ class PreprocessSection(Section):
     """Per channel, after scaling."""
     std: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
     """Per channel, after scaling."""
+    tokenizer: Location | None = None
+    """Of texts: a folder with ``tokenizer.json``, or that file. Default: the model's own."""
+    max_length: Positive | None = None
+    """Of texts: tokens, special ones included. Default: what the model takes, at most 512."""
+    truncation: Literal["end", "start", "refuse"] = "end"
+    """Of longer texts, the end or the start is cut off; or they are an error."""
 
     @model_validator(mode="after")
     def _mean_and_std_together(self) -> PreprocessSection:

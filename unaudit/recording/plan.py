@@ -71,6 +71,7 @@ def _without_folders(plan: AuditPlan) -> dict[str, Any]:
     for section, keys in {
         "model": ("path", "arch"),
         "data": ("train", "unseen", "validation"),
+        "preprocess": ("tokenizer",),
         "request": ("forget",),
         "references": ("original",),
     }.items():

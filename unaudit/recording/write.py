@@ -17,6 +17,7 @@ from unaudit.recording.digest import digest_of
 from unaudit.recording.estimate import retrained_estimate
 from unaudit.recording.fidelity import fidelity_part
 from unaudit.recording.figures import histograms, rocs
+from unaudit.recording.groups import group_evidence
 from unaudit.recording.inside import inside
 from unaudit.recording.intervals import interval_of
 from unaudit.recording.matrix import matrix
@@ -28,7 +29,10 @@ from unaudit.recording.utility import accuracies, per_class
 from unaudit.recording.worst import worst
 from unaudit.report import record as schema
 
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "safetensors", "pyarrow", "pillow")
+PACKAGES = (
+    *("numpy", "scipy", "scikit-learn", "torch", "safetensors", "pyarrow", "pillow"),
+    *("transformers", "tokenizers"),
+)
 
 
 def write_record(run: Run) -> schema.Record:
@@ -69,6 +73,7 @@ def write_record(run: Run) -> schema.Record:
         "retrained_estimate": retrained_estimate(run.case, run.view_of, run.foretold),
         "shadows": shadow_models(run.case, run.calibrated),
         "worst": worst(run.case, run.calibrated, run.name_of),
+        "groups": group_evidence(run.case, run.calibrated, alpha, run.name_of),
         "verdict": _verdict(run),
     }
     return schema.Record(report_id=digest_of(parts)[:16], environment=_environment(run), **parts)

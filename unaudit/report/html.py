@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unaudit.evidence import FAMILIES, Family
-from unaudit.report import fakes, levels, shadows, text, wording
+from unaudit.report import fakes, groups, levels, shadows, text, wording
 from unaudit.report.estimate import estimate
 from unaudit.report.figures import draw
 from unaudit.report.forest import by_severity
@@ -113,6 +113,8 @@ def _environment() -> Environment:
         must_appear=wording.MUST_APPEAR,
         comparable=shadows.COMPARABLE,
         find_again=shadows.FIND_AGAIN,
+        decides_nothing=groups.DECIDES_NOTHING,
+        find_group=groups.FIND_AGAIN,
         sections=SECTIONS,
         number_of={section.name: number for number, section in enumerate(SECTIONS, 1)},
         style=_style(),
@@ -153,6 +155,7 @@ def _context(record: Record) -> dict[str, Any]:
         "estimate": estimate(record),
         "shadows": shadows.shadow_text(record),
         "variants": shadows.variants(record),
+        "group_lists": groups.group_lists(record),
         "skips": skips(record),
         "confidence": text.level(1 - policy.alpha),
         "interval_level": text.level(1 - 2 * policy.alpha),

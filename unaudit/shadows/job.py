@@ -18,6 +18,7 @@ from unaudit.engine.threads import threads_for
 from unaudit.errors import InputError
 from unaudit.shadows.examples import Examples
 from unaudit.shadows.queries import alter, check_queries
+from unaudit.tokens import width_of
 from unaudit.training import DivergedError, Recipe, fit, initialize
 from unaudit.training.augment import AUGMENTATIONS
 from unaudit.training.draws import own_draws
@@ -48,8 +49,10 @@ def make_shadow(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
     device = torch.device(inputs["device"])
     generator = torch.Generator().manual_seed(inputs["seed"])
     recipe = Recipe(**inputs["recipe"])
-    with threads_for(recipe.batch * examples.train[0].numel()), naming(inputs["number"]):
-        base = initialize(network(inputs), generator)
+    base = network(inputs)
+    elements = recipe.batch * examples.train[0].numel() * width_of(base)
+    with threads_for(elements), naming(inputs["number"]):
+        base = initialize(base, generator)
         layout = layout_of(base, examples.train[:2])
         base = base.to(device, memory_format=layout)  # type: ignore[call-overload]
         own = examples.take(examples.members(inputs["number"]), device, layout)

@@ -16,6 +16,7 @@ from unaudit.stats.equivalence import (
     residual_index,
 )
 from unaudit.stats.fresh import p_below
+from unaudit.stats.groups import GroupSpread, GroupSums, group_spread, group_sums
 from unaudit.stats.in_model import in_model_index
 from unaudit.stats.mix import same_mix_p
 from unaudit.stats.multiplicity import false_discovery, holm
@@ -25,6 +26,8 @@ from unaudit.stats.samples import Interval
 
 __all__ = [
     "EpsilonBound",
+    "GroupSpread",
+    "GroupSums",
     "Interval",
     "JointBootstrap",
     "OperatingPoint",
@@ -40,6 +43,8 @@ __all__ = [
     "epsilon_lower_bound",
     "false_discovery",
     "fieller",
+    "group_spread",
+    "group_sums",
     "holm",
     "in_model_index",
     "influence_auc",

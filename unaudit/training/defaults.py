@@ -28,10 +28,10 @@ def setting_of(
 ) -> Setting:
     """The recipe that somebody stated, completed by what is usual for such a network.
 
-    Attention: AdamW at 1e-4, 30 epochs (DeiT's family, shortened). Convolutions: SGD at 0.1 with
-    cosine decay, crop and flip, 30 epochs (He et al. 2016, §4.2, shortened). Anything else: SGD at
-    0.1, 60 epochs of small batches. These are starting points of ours, not anybody's optimum; the
-    recipe that made the original is better than all of them.
+    Attention and texts: AdamW at 1e-4, 30 epochs (DeiT's family, shortened). Convolutions: SGD at
+    0.1 with cosine decay, crop and flip, 30 epochs (He et al. 2016, §4.2, shortened). Anything
+    else: SGD at 0.1, 60 epochs of small batches. These are starting points of ours, not anybody's
+    optimum; the recipe that made the original is better than all of them.
 
     Args:
         stated: values by the fields of :class:`Recipe`, and ``augment``.
@@ -47,7 +47,7 @@ def setting_of(
 def _usual(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
     kinds = {type(layer) for layer in module.modules()}
     image = len(input_shape) == 3
-    if nn.MultiheadAttention in kinds:
+    if kinds & {nn.MultiheadAttention, nn.Embedding}:
         return {"kind": "adamw", "lr": 1e-4, "weight_decay": 0.05, "epochs": 30, "batch": 128}
     if any(issubclass(kind, nn.Conv2d) for kind in kinds):
         large = image and input_shape[1] >= LARGE_INPUT

@@ -16,9 +16,15 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
     """Draw every weight of ``module`` anew, in place, and return it.
 
+    A network that has ``draw_weights(generator)`` knows better than its layers how that is done.
+
     Raises:
         InputError: a layer of another kind than :func:`initialize_layer` knows has weights.
     """
+    draw = getattr(module, "draw_weights", None)
+    if draw is not None:
+        draw(generator)
+        return module
     for layer in module.modules():
         initialize_layer(layer, generator)
     return module

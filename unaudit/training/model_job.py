@@ -15,6 +15,7 @@ from unaudit.engine.threads import threads_for
 from unaudit.loading import Trust
 from unaudit.loading.architectures import build_architecture, parse_architecture
 from unaudit.progress import SILENT, Progress
+from unaudit.tokens import width_of
 from unaudit.training.augment import AUGMENTATIONS
 from unaudit.training.draws import own_draws
 from unaudit.training.fit import fit
@@ -48,7 +49,7 @@ def make_model(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
     generator = torch.Generator().manual_seed(inputs["seed"])
     recipe, augment = Recipe(**inputs["recipe"]), AUGMENTATIONS[inputs["augment"]]
     examples, labels = opened(places["inputs"]), opened(places["labels"])
-    with threads_for(recipe.batch * examples[0].numel()):
+    with threads_for(recipe.batch * examples[0].numel() * width_of(module)):
         if inputs["method"] == TRAIN:
             fresh = initialize(module, generator).to(device)
             examples, labels = examples.to(device), labels.to(device)

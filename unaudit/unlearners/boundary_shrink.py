@@ -38,6 +38,7 @@ class BoundaryShrink(BoundaryShift):
             "to another one of them.",
         ),
         scenarios=frozenset({"class", "partial-class"}),
+        moves_inputs=True,
     )
     lr_share: ClassVar[float] = 0.001
 

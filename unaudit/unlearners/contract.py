@@ -13,6 +13,7 @@ from unaudit.errors import InputError, UsageError
 from unaudit.evidence import SCENARIOS, Scenario
 from unaudit.progress import SILENT, Progress
 from unaudit.registry import Registry
+from unaudit.tokens import are_tokens
 from unaudit.training import Augment, Recipe
 
 Consumes: TypeAlias = Literal["forget", "retain", "validation"]
@@ -96,6 +97,8 @@ class UnlearnerCard:
     scenarios: frozenset[Scenario] = SCENARIOS
     exact: bool = False
     """Whether the result never depended on the forget set: retraining."""
+    moves_inputs: bool = False
+    """Whether it moves examples by small amounts, which the tokens of a text do not allow."""
 
 
 @runtime_checkable
@@ -122,7 +125,8 @@ def check_task(card: UnlearnerCard, task: Task) -> None:
 
     Raises:
         UsageError: the scenario is not one of the method's.
-        InputError: there is nothing to forget, to retain, or no validation data where needed.
+        InputError: there is nothing to forget, to retain, or no validation data where needed; or
+            the examples are texts, and the method moves examples by small amounts.
     """
     if task.scenario not in card.scenarios:
         known = " and ".join(sorted(card.scenarios))
@@ -135,6 +139,11 @@ def check_task(card: UnlearnerCard, task: Task) -> None:
         raise InputError("every training example is to be forgotten; nothing is left to retain")
     if "validation" in card.consumes:
         task.need_validation(card.name)
+    if card.moves_inputs and are_tokens(task.inputs):
+        raise InputError(
+            f"{card.name} moves examples by small amounts, which texts do not allow; "
+            "take another unlearner"
+        )
 
 
 def head_of(module: nn.Module, name: str | None = None) -> nn.Linear:

@@ -52,6 +52,7 @@ class Tmu:
         ),
         # where whole classes go, a retrained model gets all of it wrong
         scenarios=frozenset[Scenario]({"partial-class", "sample"}),
+        moves_inputs=True,
     )
 
     lr: float | None = None

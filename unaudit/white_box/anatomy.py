@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from unaudit.errors import InputError
 from unaudit.registry import did_you_mean
 from unaudit.text import listed, plain
+from unaudit.tokens import are_tokens
 from unaudit.white_box.blocks import find_blocks
+from unaudit.white_box.tokens import by_token, filled, trace_tokens
 from unaudit.white_box.trace import Trace, on_every_path, trace
 
 FEATURES = "features"
@@ -54,6 +56,8 @@ class Anatomy:
     """Modules behind which the rest of the network can run on its own."""
     ran: Mapping[str, int]
     """How often each module ran in one forward pass."""
+    tokenwise: frozenset[str] = frozenset()
+    """In networks of texts, modules that give one row per token."""
 
     def shape(self, layer: str) -> tuple[int, ...]:
         """Of one example at ``layer``.
@@ -108,9 +112,14 @@ def examine(
         InputError: no linear layer gives the logits, or a name does not fit the network.
     """
     repeats = -(-EXAMPLES // len(inputs))
-    leaf = inputs.repeat(repeats, *[1] * (inputs.ndim - 1))[:EXAMPLES].clone().requires_grad_()
-    with torch.enable_grad():
-        seen = trace(network, leaf)
+    leaf = inputs.repeat(repeats, *[1] * (inputs.ndim - 1))[:EXAMPLES].clone()
+    texts = None
+    if are_tokens(leaf):
+        texts = filled(leaf)
+        seen, leaf = trace_tokens(network, texts)
+    else:
+        with torch.enable_grad():
+            seen = trace(network, leaf.requires_grad_())
     root = seen.calls[""][0]
     separates = on_every_path(root.port, leaf) if root.port is not None else lambda _: False
     once = {name: runs[0] for name, runs in seen.calls.items() if name and len(runs) == 1}
@@ -119,6 +128,9 @@ def examine(
         for name, call in once.items()
         if call.shape is not None and call.shape[:1] == (EXAMPLES,)
     }
+    tokenwise: frozenset[str] = frozenset()
+    if texts is not None:
+        shapes, tokenwise = by_token(network, texts, shapes)
     name = _find_head(network, seen) if head is None else _check_head(network, seen, head)
     given = seen.inputs[name][0]
     shapes[FEATURES] = (given[0].numel(),)
@@ -132,11 +144,12 @@ def examine(
         and separates(once[layer].port)
     )
     found = Anatomy(
-        layers=find_blocks(network, seen, cuts, name, shapes[FEATURES][0]),
+        layers=find_blocks(network, seen, cuts, name, shapes[FEATURES][0], tokenwise),
         head=name,
         shapes=shapes,
         cuts=cuts,
         ran={layer: len(runs) for layer, runs in seen.calls.items() if layer},
+        tokenwise=tokenwise,
     )
     if layers is None:
         return found

@@ -28,7 +28,12 @@ _ADJUSTMENTS = (
 
 
 def find_blocks(
-    network: nn.Module, seen: Trace, cuts: frozenset[str], head: str, features: int
+    network: nn.Module,
+    seen: Trace,
+    cuts: frozenset[str],
+    head: str,
+    features: int,
+    tokenwise: frozenset[str] = frozenset(),
 ) -> tuple[str, ...]:
     """Names of the blocks' outputs in order of execution, without what equals the features.
 
@@ -38,9 +43,11 @@ def find_blocks(
         cuts: modules that may be taken.
         head: name of the head.
         features: numbers that the head is given per example.
+        tokenwise: in a network of texts, modules that give one row per token. Such a network has no
+            stages, and what stands in a list of equal modules is a block.
     """
-    finder = _Finder(network, seen, cuts)
-    pieces = _join_stages(finder.chain())
+    finder = _Finder(network, seen, cuts, tokenwise)
+    pieces = finder.chain() if tokenwise else _join_stages(finder.chain())
     named = [piece for piece in pieces if piece.names]
     if named and not finder.weights_between(named[-1].names[-1], head):
         last = named[-1]
@@ -66,9 +73,12 @@ class _Piece:
 
 
 class _Finder:
-    def __init__(self, network: nn.Module, seen: Trace, cuts: frozenset[str]) -> None:
+    def __init__(
+        self, network: nn.Module, seen: Trace, cuts: frozenset[str], tokenwise: frozenset[str]
+    ) -> None:
         self.seen = seen
         self.cuts = cuts
+        self.tokenwise = tokenwise & cuts
         self.modules = dict(network.named_modules())
         self.unopened = frozenset(self._unopened())
 
@@ -151,13 +161,18 @@ class _Finder:
             if times < 2 or kind in _CONTAINERS:
                 continue
             names = [name for name in self.seen.calls if type(self.modules[name]) is kind]
-            if any(map(self._is_unit, names)) or not any(map(self._holds_blocks, names)):
+            listed = all(name in self.tokenwise and self._is_listed(name) for name in names)
+            unit = any(map(self._is_unit, names))
+            if listed or unit or not any(map(self._holds_blocks, names)):
                 yield kind
 
     def _is_unit(self, name: str) -> bool:
         """Whether nothing inside a module is a cut, apart from what ends where it ends."""
         port = self._call(name).port
         return all(self._call(inner).port == port for inner in self._cuts_inside(name))
+
+    def _is_listed(self, name: str) -> bool:
+        return isinstance(self.modules[name.rpartition(".")[0]], nn.ModuleList)
 
     def _holds_blocks(self, name: str) -> bool:
         return any(len(set(self._layers(inner))) > 1 for inner in self._cuts_inside(name))
@@ -170,7 +185,9 @@ class _Finder:
             module = self.modules[inner]
             if isinstance(module, _ADJUSTMENTS) or inner not in self.seen.calls:
                 continue
-            if next(module.parameters(recurse=False), None) is not None:
+            # networks of texts bring normalizations of their own, which have no matrices
+            least = 2 if self.tokenwise else 0
+            if any(weight.ndim >= least for weight in module.parameters(recurse=False)):
                 yield inner
 
     def _inside(self, name: str) -> Iterable[str]:

@@ -18,8 +18,11 @@ from torch import Tensor, nn
 
 from unaudit.errors import InputError
 from unaudit.text import listed
+from unaudit.tokens import are_tokens
 from unaudit.training import initialize_layer
 from unaudit.white_box.anatomy import FEATURES, Anatomy
+from unaudit.white_box.dummies import unlike
+from unaudit.white_box.tokens import Padding
 from unaudit.white_box.trace import Call, Trace, listening, trace, with_main_tensor
 
 TOLERANCE = 1e-3
@@ -193,15 +196,22 @@ def cut(network: nn.Module, anatomy: Anatomy, layer: str, inputs: Tensor) -> Tai
     """
     anatomy.check_cut(layer)
     seen: list[Tensor] = []
-    heard = {layer: lambda output: seen.append(output.clone())}
+    padding = Padding(anatomy.tokenwise)
+    padding.meet(inputs)
+    heard = padding.around({layer: lambda output: seen.append(output.clone())})
     fed = {anatomy.head: lambda given: seen.append(given.clone())}
-    dummy = _noise(inputs)
+    dummy = unlike(inputs, network)
     with torch.no_grad():
         with listening(network, *(({}, fed) if layer == FEATURES else (heard, {}))):
             logits = network(inputs)
         contrast = (logits - network(dummy)).abs().max()
     tolerance = max(TOLERANCE * float(contrast), ROUNDING * float(logits.abs().max()))
     tail = Tail(network, layer, anatomy.head, dummy)
+    if are_tokens(inputs):
+        from unaudit.white_box.token_tail import TokenTail
+
+        tokenwise = layer in anatomy.tokenwise
+        tail = TokenTail(network, layer, anatomy.head, dummy, tokenwise=tokenwise)
     for batched in (False, True):
         tail.batched = batched
         if _agrees(tail, seen[0], logits, tolerance):
@@ -228,14 +238,6 @@ def _agrees(tail: Tail, activations: Tensor, logits: Tensor, tolerance: float) -
         if not (replayed - logits[:size]).abs().max() <= tolerance:
             return False
     return True
-
-
-def _noise(inputs: Tensor) -> Tensor:
-    """(1, …) an input unlike the real ones, so that what leaks around a cut shows."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(inputs.shape[1:], generator=generator).to(inputs)
-    spread = inputs.std() if inputs.numel() > 1 else inputs.abs().max()
-    return (inputs.mean() + noise * spread.clamp(min=1e-3)).unsqueeze(0)
 
 
 def _names(seen: Trace, condition: Callable[[Call], bool]) -> frozenset[str]:

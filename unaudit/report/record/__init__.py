@@ -39,7 +39,14 @@ from unaudit.report.record.matrix import (
     SplitFidelity,
 )
 from unaudit.report.record.plan import Plan, PlannedProbe, Policy
-from unaudit.report.record.shadows import ShadowAttack, ShadowModels, Worst, WorstExample
+from unaudit.report.record.shadows import (
+    ExposedGroup,
+    GroupEvidence,
+    ShadowAttack,
+    ShadowModels,
+    Worst,
+    WorstExample,
+)
 from unaudit.report.record.whole import (
     ADDED,
     SCHEMA_PATH,
@@ -64,9 +71,11 @@ __all__ = [
     "Depth",
     "Duplicates",
     "Environment",
+    "ExposedGroup",
     "FamilyFinding",
     "Fidelity",
     "Finding",
+    "GroupEvidence",
     "Histogram",
     "Inside",
     "Interval",

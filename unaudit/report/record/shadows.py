@@ -1,4 +1,4 @@
-"""Shadow models: what attacks with them rest on, and the examples that stand out most."""
+"""Shadow models: what attacks with them rest on, and what stands out most."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from unaudit.report.record.base import Part, Rate
+from unaudit.report.record.base import Interval, Part, Rate
 
 
 class ShadowAttack(Part):
@@ -57,3 +57,38 @@ class Worst(Part):
     """Unseen examples that they are held against."""
     examples: tuple[WorstExample, ...]
     """Highest score first."""
+
+
+class ExposedGroup(Part):
+    """The forget records of one group, such as a person, on the subject."""
+
+    name: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    """As of a worst example, the id being ``group``, a tab, and the group as the data name it."""
+    records: Annotated[int, Field(ge=1)]
+    """Rounded down to a power of two: exact numbers would tell people apart to whoever has the
+    data."""
+    score: float
+    """Sum of the records' scores in nats, to three digits."""
+    above_unseen: Rate | None
+    """Share of the unseen groups that lie lower, sums of groups of different size made comparable,
+    ties counted as half; null without such a reference."""
+
+
+class GroupEvidence(Part):
+    """What one attack says of all forget records of a group at once. It decides nothing."""
+
+    probe: str
+    title: str
+    groups: Annotated[int, Field(ge=1)]
+    """With at least one forget record that was scored."""
+    records: Annotated[int, Field(ge=1)]
+    """Forget records that were scored."""
+    unseen_groups: Annotated[int, Field(ge=0)]
+    """Of which no record is in the training data."""
+    no_reference: str | None
+    """Why groups are not held against unseen ones; null if they are."""
+    auc: Interval | None
+    """Of forget groups against unseen groups; null without a reference or with fewer than 20 forget
+    groups."""
+    exposed: tuple[ExposedGroup, ...]
+    """The ten that stand out most, first the one that does most."""

@@ -18,11 +18,11 @@ from unaudit.report.record.inputs import Request, Subject
 from unaudit.report.record.inside import Inside
 from unaudit.report.record.matrix import Fidelity, Matrix, Sanity
 from unaudit.report.record.plan import Plan
-from unaudit.report.record.shadows import ShadowModels, Worst
+from unaudit.report.record.shadows import GroupEvidence, ShadowModels, Worst
 
 Version = Literal["1.0", "1.1"]
 SCHEMA_VERSION: Version = "1.1"
-ADDED = ("matrix", "sanity", "fidelity", "retrained_estimate", "shadows", "worst")
+ADDED = ("matrix", "sanity", "fidelity", "retrained_estimate", "shadows", "worst", "groups")
 """Keys of a record that version 1.0 does not know."""
 SCHEMA_PATH = Path(__file__).parent.with_name("record.schema.json")
 
@@ -70,6 +70,8 @@ class Record(Part):
     """Null without shadow models."""
     worst: tuple[Worst, ...] = ()
     """Of the attacks with shadow models."""
+    groups: tuple[GroupEvidence, ...] = ()
+    """Of attacks whose scores add up, where the data say whose record an example is."""
     verdict: Verdict
     environment: Environment
 

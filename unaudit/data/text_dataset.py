@@ -1,0 +1,225 @@
+"""Data sets of texts: tokenized once, kept in the store, fed as rows of token ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unaudit.data.dataset import Dataset
+from unaudit.data.fingerprint import SIZE
+from unaudit.data.rows import rows_of
+from unaudit.data.source import Source
+from unaudit.data.streaming import Index
+from unaudit.data.tokenize import BadTextError, Tokenization
+from unaudit.engine.store import Store, content_key
+from unaudit.errors import InputError
+from unaudit.evidence import IntArray
+from unaudit.tokens import PADDING
+
+AT_ONCE = 1024
+"""Texts that are tokenized at a time."""
+
+Texts = Callable[[], Iterator[Sequence[object]]]
+"""Reads the texts from the beginning, some at a time, in their order."""
+
+
+class TextDataset(Dataset):
+    """Texts as token ids, (b, t) int64 and padded; t is that of the longest text that a case holds.
+
+    Padding changes no output, so t is not part of the digest. Texts are read and tokenized once, in
+    a stream; what stays in memory is the length of each.
+    """
+
+    input_dtype = np.dtype(np.int64)
+
+    def __init__(
+        self,
+        source: Source,
+        index: Index,
+        texts: Texts,
+        tokenization: Tokenization,
+        store: Store,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """
+        Args:
+            source: for messages.
+            index: labels, ids and content.
+            texts: of all examples.
+            tokenization: what becomes of them.
+            store: keeps token ids.
+            notes: what a reader of a report must know of the data.
+
+        Raises:
+            InputError: there are no examples, or a text cannot be used; names its id.
+        """
+        self.source = source
+        self.name = source.name
+        self.labels = index.labels
+        self.ids = index.ids
+        self.groups = index.groups
+        self.classes = index.classes
+        self.default_id_type: Literal["index", "key"] = "index" if index.ids is None else "key"
+        self.index = index
+        if not len(self.labels):
+            raise source.error("holds no examples; give data with at least one")
+        self._texts, self._tokenization, self._store = texts, tokenization, store
+        self.digest = self._digest()
+        lengths, tokens = self._tokenized()
+        self.lengths: IntArray = np.asarray(lengths[:, 0], dtype=np.int64)
+        """(n,) tokens of each text."""
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._tokens = rows_of(tokens)
+        self.input_shape = (int(self.lengths.max()),)
+        cut = int(lengths[:, 1].sum())
+        most = tokenization.max_length
+        how = (
+            f"{cut} of {len(self)} texts of {self.name} were cut to {most} tokens "
+            "(preprocess.max_length)"
+        )
+        self.notes = (*notes, how) if cut else notes
+
+    def batches(self, rows: IntArray, size: int) -> Iterator[torch.Tensor]:
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows must lie in [0, {len(self)})")
+        for start in range(0, len(rows), size):
+            yield torch.from_numpy(self._padded(rows[start : start + size]))
+
+    def cheapest_order(self, rows: IntArray) -> IntArray:
+        """Texts of like length together: a batch costs as much as its longest text."""
+        return np.argsort(-self.lengths[rows], kind="stable").astype(np.int64)
+
+    def fingerprints(self) -> npt.NDArray[np.uint8]:
+        key = content_key("text fingerprints", content=self.index.content)
+
+        def fill(array: npt.NDArray[Any]) -> None:
+            done = 0
+            for row, text in enumerate(self._checked()):
+                digest = hashlib.blake2b(b"text", digest_size=SIZE)
+                digest.update(text.encode("utf-8", "surrogatepass"))
+                array[row] = np.frombuffer(digest.digest(), dtype=np.uint8)
+                done += 1
+            self._check_count(done)
+            self.source.check_unchanged()
+
+        self.source.check_unchanged()
+        return self._store.array(key, (len(self), SIZE), np.uint8, fill)
+
+    def pad_to(self, length: int) -> None:
+        """Deliver rows of ``length``, at least that of the longest text."""
+        self.input_shape = (max(length, int(self.lengths.max())),)
+
+    def _padded(self, rows: IntArray) -> npt.NDArray[np.int64]:
+        lengths = self.lengths[rows]
+        batch = np.full((len(rows), *self.input_shape), PADDING, dtype=np.int64)
+        ends = np.cumsum(lengths)
+        # of each token, its place among all of the data set
+        places = np.arange(ends[-1]) + np.repeat(self._starts[rows] - ends + lengths, lengths)
+        batch[np.arange(batch.shape[1]) < lengths[:, None]] = self._tokens.read(places)
+        return batch
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(
+            json.dumps([self.index.content, self._tokenization.digest, self.classes]).encode()
+        )
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
+        if self.ids is not None:
+            digest.update("\n".join(self.ids.tolist()).encode())
+        return digest.hexdigest()
+
+    def _tokenized(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """(n, 2) tokens of each text and whether it was cut, and (total,) int32 all token ids."""
+        decides = {"content": self.index.content, "tokenization": self._tokenization.digest}
+        with tempfile.TemporaryFile() as held:
+            written = False
+
+            def measure(array: npt.NDArray[Any]) -> None:
+                nonlocal written
+                self._tokenize(array, held)
+                written = True
+
+            lengths = self._store.array(
+                content_key("token counts", **decides), (len(self), 2), np.int32, measure
+            )
+
+            def copy(array: npt.NDArray[Any]) -> None:
+                if not written:
+                    self._tokenize(np.empty((len(self), 2), dtype=np.int32), held)
+                held.seek(0)
+                done = 0
+                while block := held.read(1 << 22):
+                    part = np.frombuffer(block, dtype=np.int32)
+                    array[done : done + len(part)] = part
+                    done += len(part)
+
+            total = int(lengths[:, 0].sum(dtype=np.int64))
+            tokens = self._store.array(content_key("tokens", **decides), (total,), np.int32, copy)
+        return lengths, tokens
+
+    def _tokenize(self, counts: npt.NDArray[Any], held: IO[bytes]) -> None:
+        """Write token ids to ``held`` and their counts to ``counts``."""
+        self.source.check_unchanged()
+        held.seek(0)
+        held.truncate()
+        done = 0
+        for texts in _in_pieces(self._checked(), AT_ONCE):
+            try:
+                tokens, cut = self._tokenization(texts)
+            except BadTextError as problem:
+                raise self._bad(done + problem.row, problem) from None
+            stop = done + len(texts)
+            counts[done:stop, 0] = [len(ids) for ids in tokens]
+            counts[done:stop, 1] = cut
+            held.write(np.concatenate(tokens).tobytes())
+            done = stop
+        self._check_count(done)
+        self.source.check_unchanged()
+
+    def _checked(self) -> Iterator[str]:
+        """Every text.
+
+        Raises:
+            InputError: something that is none; names its id.
+        """
+        row = 0
+        for some in self._texts():
+            for text in some:
+                if not isinstance(text, str):
+                    what = "has no text" if text is None else "has something else than a text"
+                    raise self._bad(row, f"{what}; fill it or remove the example")
+                yield text
+                row += 1
+
+    def _bad(self, row: int, reason: object) -> InputError:
+        return self.source.error(f"{self.index.describe(row)} {reason}")
+
+    def _check_count(self, found: int) -> None:
+        if found != len(self):
+            raise self.source.error("the file changed while it was being read; run again")
+
+
+def pad_alike(datasets: Iterable[Dataset]) -> None:
+    """Give all data sets of texts among these rows of one length, so that they can be mixed."""
+    texts = [dataset for dataset in datasets if isinstance(dataset, TextDataset)]
+    longest = max((dataset.input_shape[0] for dataset in texts), default=0)
+    for dataset in texts:
+        dataset.pad_to(longest)
+
+
+def _in_pieces(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    piece: list[str] = []
+    for text in texts:
+        piece.append(text)
+        if len(piece) == size:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
