@@ -193,3 +193,16 @@ def test_a_stack_trains_what_each_job_would(world: World, tmp_path: Path) -> Non
     other = [*jobs[:3], workshop.job("finetune", "finetune")]
     with pytest.raises(AssertionError, match="passed on"):
         list(Together(Refusing()).run(other))
+
+
+def test_what_shadow_models_cannot_be_is_said_before_anything_is_trained(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(world("finetuned", "class"), shadows={"count": 8, "unlearner": "salum"})
+
+    def never(*_: object) -> None:
+        raise AssertionError("a model was made")
+
+    monkeypatch.setattr(Workshop, "make", never)
+    with pytest.raises(UsageError, match="did you mean 'salun'"):
+        made(plan, tmp_path)

@@ -14,7 +14,7 @@ from unaudit.loading import LoadedModel
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
 from unaudit.shadows import Shadows
-from unaudit.shadows.make import Prepared, make_shadows, prepare
+from unaudit.shadows.make import Prepared, prepare, train_prepared
 from unaudit.training.model_job import TRAIN
 from unaudit.training.together import RETRAIN
 from unaudit.unlearners import load_unlearners
@@ -65,6 +65,10 @@ def complete(case: Case, plan: AuditPlan, store: Store, progress: Progress = SIL
     if not _with_recipe(plan):
         return case
     workshop, wanted = Workshop(case, plan, store), wanted_by(plan, case)
+    prepared = None
+    if plan.shadows.count:  # first, so that what cannot be is said before anything is trained
+        estimator, alpha = Estimator(workshop), plan.policy.alpha
+        prepared = prepare(case, plan.shadows, workshop, estimator, alpha, progress)
     original = case.original
     if original is None:
         jobs = {"original": workshop.job(TRAIN, "original")}
@@ -80,9 +84,7 @@ def complete(case: Case, plan: AuditPlan, store: Store, progress: Progress = SIL
         jobs = {name: workshop.job(name, name, original.model) for name in wanted.calibrators}
         made = workshop.make(jobs, progress, "making calibrators", original.model.module)
         calibrators = tuple(workshop.candidate("calibrator", x, w) for x, w in made.items())
-    shadows = None
-    if plan.shadows.count:
-        shadows = make_shadows(case, plan.shadows, workshop, progress, alpha=plan.policy.alpha)
+    shadows = None if prepared is None else train_prepared(prepared, case, workshop, progress)
     return replace(
         case, original=original, retrained=retrained, calibrators=calibrators, shadows=shadows
     )

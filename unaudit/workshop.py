@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -226,7 +225,7 @@ class Workshop:
     ) -> str:
         array = self.store.array(content_key(what, data=digest), shape, dtype, fill)
         assert isinstance(array, np.memmap)
-        return str(Path(str(array.filename)))
+        return str(array.filename)
 
     def _validation_digest(self, method: str) -> str | None:
         """Of the validation data where ``method`` consumes them; they decide nothing elsewhere."""

@@ -100,3 +100,12 @@ def test_a_first_and_a_second_time(run: Run, folder: Path) -> None:
     assert run("check", "subject.safetensors", *flags, "-o", "json", "-q").code in (1, 3)
     words = said(run, *flags)
     assert "trains nothing; the cache holds all models (10) LiRA 4 shadow" in words
+
+
+@pytest.mark.parametrize("flag", [("--unlearner", "finetune"), ("--max-minutes", "9")])
+def test_a_flag_about_shadow_models_without_any(
+    run: Run, folder: Path, flag: tuple[str, str]
+) -> None:
+    result = run("plan", "subject.safetensors", "--shadows", "0", *flag)
+    assert result.code == 2
+    assert f"{flag[0]} is about shadow models, and none are asked for; add --shadows" in result.err

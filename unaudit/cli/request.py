@@ -85,6 +85,7 @@ def plan_from_line(ctx: click.Context, *, references: bool = True) -> Line:
         other = _other_subject(plan, config) if references else ""
         note(f"using {config.path} ({config.place}){other}")
     _require_inputs(plan, config)
+    _refuse_idle(ctx, plan)
     return Line(plan, _command(ctx, None), _command(ctx, config, public=True))
 
 
@@ -107,6 +108,17 @@ def _refuse_contradictions(ctx: click.Context) -> None:
         raise UsageError(
             "--exit-zero ignores the verdict and --fail-on gates on it; give one of them"
         )
+
+
+def _refuse_idle(ctx: click.Context, plan: AuditPlan) -> None:
+    """A flag on the line that would change nothing is a slip."""
+    if plan.shadows.count:
+        return
+    for option, _ in given(ctx):
+        if option.key in ("shadows.unlearner", "shadows.max_minutes"):
+            raise UsageError(
+                f"{option.opts[0]} is about shadow models, and none are asked for; add --shadows N"
+            )
 
 
 def _refuse_unasked_trust(ctx: click.Context, config: FoundConfig, plan: AuditPlan) -> None:

@@ -11,10 +11,11 @@ from PIL import Image
 
 from unaudit.data.fingerprint import fingerprints_of
 from unaudit.data.images import BadExampleError, decode, stack
+from unaudit.data.indexed import Index
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.read_ahead import available_cores
 from unaudit.data.source import Source
-from unaudit.data.streaming import CHUNK_BYTES, Index, StreamedDataset
+from unaudit.data.streaming import CHUNK_BYTES, StreamedDataset
 from unaudit.engine.store import Store
 from unaudit.errors import UsageError
 from unaudit.evidence import IntArray

@@ -15,10 +15,10 @@ from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_ids
 from unaudit.data.image_dataset import ImageDataset
 from unaudit.data.images import FORMAT_NAMES, image_class
+from unaudit.data.indexed import Index
 from unaudit.data.labels import named_labels
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.source import FORMATS, Format, Reading, Source, sha256_of
-from unaudit.data.streaming import Index
 from unaudit.evidence import IntArray
 from unaudit.text import quote
 

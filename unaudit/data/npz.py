@@ -21,6 +21,7 @@ import numpy.typing as npt
 from unaudit.data.array_dataset import ArrayDataset
 from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_groups, as_ids
+from unaudit.data.indexed import Index
 from unaudit.data.labels import as_labels
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import FileRows, Rows, rows_of
@@ -37,7 +38,6 @@ from unaudit.data.source import (
     need_column,
     pick_column,
 )
-from unaudit.data.streaming import Index
 from unaudit.engine.store import content_key
 from unaudit.text import plain, quote
 

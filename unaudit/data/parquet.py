@@ -38,6 +38,7 @@ from unaudit.data.arrow import (
 from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_groups, as_ids
 from unaudit.data.image_dataset import ImageDataset
+from unaudit.data.indexed import Index
 from unaudit.data.labels import as_labels
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.source import (
@@ -52,7 +53,6 @@ from unaudit.data.source import (
     need_column,
     pick_column,
 )
-from unaudit.data.streaming import Index
 from unaudit.data.text_columns import open_texts, text_column
 from unaudit.engine.store import content_key
 from unaudit.evidence import IntArray

@@ -7,23 +7,21 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from unaudit.data.dataset import Dataset
 from unaudit.data.fingerprint import SIZE
+from unaudit.data.indexed import Index, IndexedDataset
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.read_ahead import read_ahead
 from unaudit.data.source import Source
 from unaudit.engine.store import Store, content_key
 from unaudit.errors import InputError
 from unaudit.evidence import IntArray
-from unaudit.text import quote
 
 T = TypeVar("T")
 
@@ -34,27 +32,7 @@ CHUNK_BYTES = 8 << 20
 """Decoded values that one thread holds at a time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """What is known of the examples without reading their inputs."""
-
-    labels: IntArray
-    """(n,) int64."""
-    ids: npt.NDArray[np.str_] | None
-    """(n,) unique."""
-    classes: tuple[str, ...] | None
-    """Class names in label order, if labels were names."""
-    content: str
-    """Digest of the stored bytes and of the columns chosen from them."""
-    groups: npt.NDArray[np.str_] | None = None
-    """(n,) whose record each example is."""
-
-    def describe(self, row: int) -> str:
-        """An example's name in a message."""
-        return f"example {row}" if self.ids is None else f"example {quote(self.ids[row])}"
-
-
-class StreamedDataset(Dataset):
+class StreamedDataset(IndexedDataset):
     """What all formats share; a subclass reads and decodes."""
 
     threads = 1
@@ -63,18 +41,9 @@ class StreamedDataset(Dataset):
     def __init__(
         self, source: Source, index: Index, preprocessor: Preprocessor, store: Store
     ) -> None:
-        self.source = source
-        self.name = source.name
-        self.labels = index.labels
-        self.ids = index.ids
-        self.groups = index.groups
-        self.classes = index.classes
-        self.default_id_type: Literal["index", "key"] = "index" if index.ids is None else "key"
+        super().__init__(source, index)
         self.preprocessor = preprocessor
         self._store = store
-        self.index = index
-        if not len(self.labels):
-            raise source.error("holds no examples; give data with at least one")
         self.digest = self._digest()
 
     def batches(self, rows: IntArray, size: int) -> Iterator[torch.Tensor]:

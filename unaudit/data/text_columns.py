@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_groups, as_ids
+from unaudit.data.indexed import Index
 from unaudit.data.labels import as_labels
 from unaudit.data.source import TEXT_NAMES, Reading, Source, need_column, pick_column
-from unaudit.data.streaming import Index
 from unaudit.data.text_dataset import TextDataset
 from unaudit.data.tokenize import Tokenization
 from unaudit.engine.store import content_key

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,9 @@ import torch
 
 from unaudit.data.dataset import Dataset
 from unaudit.data.fingerprint import SIZE
+from unaudit.data.indexed import Index, IndexedDataset
 from unaudit.data.rows import rows_of
 from unaudit.data.source import Source
-from unaudit.data.streaming import Index
 from unaudit.data.tokenize import BadTextError, Tokenization
 from unaudit.engine.store import Store, content_key
 from unaudit.errors import InputError
@@ -30,7 +30,7 @@ Texts = Callable[[], Iterator[Sequence[object]]]
 """Reads the texts from the beginning, some at a time, in their order."""
 
 
-class TextDataset(Dataset):
+class TextDataset(IndexedDataset):
     """Texts as token ids, (b, t) int64 and padded; t is that of the longest text that a case holds.
 
     Padding changes no output, so t is not part of the digest. Texts are read and tokenized once, in
@@ -60,16 +60,7 @@ class TextDataset(Dataset):
         Raises:
             InputError: there are no examples, or a text cannot be used; names its id.
         """
-        self.source = source
-        self.name = source.name
-        self.labels = index.labels
-        self.ids = index.ids
-        self.groups = index.groups
-        self.classes = index.classes
-        self.default_id_type: Literal["index", "key"] = "index" if index.ids is None else "key"
-        self.index = index
-        if not len(self.labels):
-            raise source.error("holds no examples; give data with at least one")
+        super().__init__(source, index)
         self._texts, self._tokenization, self._store = texts, tokenization, store
         self.digest = self._digest()
         lengths, tokens = self._tokenized()

@@ -24,6 +24,7 @@ from unaudit.data.array_dataset import ArrayDataset
 from unaudit.data.arrow import BadRowError, parse_numbers, reason_of
 from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_groups, as_ids
+from unaudit.data.indexed import Index
 from unaudit.data.labels import as_labels
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import rows_of
@@ -39,7 +40,6 @@ from unaudit.data.source import (
     need_column,
     pick_column,
 )
-from unaudit.data.streaming import Index
 from unaudit.data.text_columns import open_text_rows, text_column
 from unaudit.engine.store import content_key
 from unaudit.text import plain, quote

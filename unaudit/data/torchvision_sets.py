@@ -20,11 +20,11 @@ import numpy.typing as npt
 from unaudit.data.array_dataset import ArrayDataset
 from unaudit.data.dataset import Dataset
 from unaudit.data.image_folder import open_image_folder
+from unaudit.data.indexed import Index
 from unaudit.data.labels import as_labels
 from unaudit.data.preprocess import Preprocessor
 from unaudit.data.rows import MemoryRows
 from unaudit.data.source import FORMATS, Format, Reading, Source
-from unaudit.data.streaming import Index
 from unaudit.engine.store import content_key
 from unaudit.errors import UsageError
 from unaudit.registry import did_you_mean

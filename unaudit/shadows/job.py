@@ -22,7 +22,7 @@ from unaudit.tokens import width_of
 from unaudit.training import DivergedError, Recipe, fit, initialize
 from unaudit.training.augment import AUGMENTATIONS
 from unaudit.training.draws import own_draws
-from unaudit.training.model_job import module_of, opened
+from unaudit.training.model_job import module_of, task_on
 
 WORK = "unaudit.shadows.job:make_shadow"
 BATCH = 1024
@@ -179,29 +179,13 @@ def _unlearn(
     places: Mapping[str, str],
     generator: torch.Generator,
 ) -> nn.Module:
-    from unaudit.unlearners import Task, check_task, load_unlearners
+    from unaudit.unlearners import check_task, load_unlearners
 
-    device = own[0].device
-    held = [f"validation_{kind}" for kind in ("inputs", "labels")]
-    validation = None
-    if held[0] in places:
-        validation = opened(places[held[0]]).to(device), opened(places[held[1]]).to(device)
-    task = Task(
-        original=base,
-        inputs=own[0],
-        labels=own[1],
-        forget=examples.erased(inputs["number"]),
-        n_classes=inputs["n_classes"],
-        scenario=inputs["scenario"],
-        recipe=Recipe(**inputs["recipe"]),
-        augment=AUGMENTATIONS[inputs["augment"]],
-        validation=validation,
-        head=inputs["head"],
-    )
+    task = task_on(own, examples.erased(inputs["number"]), inputs, places, base)
     method = load_unlearners().get(inputs["unlearner"])
     check_task(method.card, task)
     try:
-        with own_draws(generator, device):
+        with own_draws(generator, own[0].device):
             return method(**inputs["parameters"])(task, generator)
     except DivergedError as error:
         raise DivergedError(f"{inputs['unlearner']}: {error}") from None

@@ -65,6 +65,21 @@ def make_shadows(
         DivergedError: training left the finite numbers.
     """
     prepared = prepare(case, section, workshop, Estimator(workshop), alpha, progress)
+    return train_prepared(prepared, case, workshop, progress)
+
+
+def train_prepared(
+    prepared: Prepared, case: Case, workshop: Workshop, progress: Progress = SILENT
+) -> Shadows:
+    """Train those that the store does not hold.
+
+    Args:
+        prepared: what is to be trained, see :func:`prepare`.
+        case, workshop, progress: see :func:`make_shadows`.
+
+    Raises:
+        DivergedError: training left the finite numbers.
+    """
     if prepared.given_up is not None:
         _log.warning(prepared.given_up)
 

@@ -65,13 +65,28 @@ def task_of(
     original: nn.Module,
     progress: Progress = SILENT,
 ) -> Task:
+    """What an unlearner of the whole training data is given; see :func:`task_on`."""
+    examples = opened(places["inputs"]), opened(places["labels"])
+    return task_on(examples, opened(places["forget"]), inputs, places, original, progress)
+
+
+def task_on(
+    examples: tuple[Tensor, Tensor],
+    forget: Tensor,
+    inputs: Mapping[str, Any],
+    places: Mapping[str, str],
+    original: nn.Module,
+    progress: Progress = SILENT,
+) -> Task:
     """What an unlearner is given.
 
     Args:
+        examples: (n, …) inputs and (n,) labels that the original was trained on.
+        forget: (n,) bool.
         inputs: of the job: ``device``, ``n_classes``, ``scenario``, ``recipe``, ``augment``,
             ``head``.
-        places: of the job.
-        original: what is to unlearn; moved to the job's device.
+        places: files of ``validation_inputs`` and ``validation_labels``, where there are any.
+        original: what is to unlearn; moved to the job's device, as the examples are.
         progress: told by unlearners how far they are.
     """
     from unaudit.unlearners import Task
@@ -85,9 +100,9 @@ def task_of(
         )
     return Task(
         original=original.to(device),
-        inputs=opened(places["inputs"]).to(device),
-        labels=opened(places["labels"]).to(device),
-        forget=opened(places["forget"]),
+        inputs=examples[0].to(device),
+        labels=examples[1].to(device),
+        forget=forget,
         n_classes=inputs["n_classes"],
         scenario=inputs["scenario"],
         recipe=Recipe(**inputs["recipe"]),
