@@ -19,7 +19,7 @@ import numpy as np
 from unaudit.case_data import IdType, canary_rows, common_text, forget_rows, open_data
 from unaudit.engine.store import Store
 from unaudit.errors import UsageError
-from unaudit.evidence import Scenario, SplitName
+from unaudit.evidence import Scenario, SplitName, Task
 from unaudit.loading import Model, RecordedModel, Trust, load_model
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
@@ -76,6 +76,12 @@ class Case:
     def candidates(self) -> tuple[Candidate, ...]:
         """Subject, original, retrained."""
         return _all(self.subject, self.original, self.retrained)
+
+    @property
+    def task(self) -> Task:
+        """What the models do; they all do the same."""
+        text = getattr(self.subject.model, "text", None)
+        return "language-modeling" if text is not None and text.causal else "classification"
 
     @property
     def forget_classes(self) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 SplitName: TypeAlias = Literal["forget", "retain", "unseen", "validation"]
 Scenario: TypeAlias = Literal["class", "partial-class", "sample"]
 Access: TypeAlias = Literal["black-box", "white-box"]
+Task: TypeAlias = Literal["classification", "language-modeling"]
+"""What the models of a case do: give logits of classes, or predict the next token of texts."""
 Family: TypeAlias = Literal[
     "membership", "output-distance", "representation", "recoverability", "utility"
 ]
@@ -33,6 +35,9 @@ Statistic: TypeAlias = Literal["mean", "auc", "mean-difference"]
 mean over forget minus mean over unseen."""
 
 SCENARIOS: frozenset[Scenario] = frozenset({"class", "partial-class", "sample"})
+CLASSIFICATION: frozenset[Task] = frozenset({"classification"})
+LANGUAGE_MODELING: frozenset[Task] = frozenset({"language-modeling"})
+ANY_TASK = CLASSIFICATION | LANGUAGE_MODELING
 FAMILIES: tuple[Family, ...] = (
     "membership",
     "output-distance",
@@ -117,6 +122,8 @@ class ProbeCard:
     needs: frozenset[SplitName] = frozenset()
     """Splits besides ``forget`` without which the probe is skipped."""
     scenarios: frozenset[Scenario] = SCENARIOS
+    tasks: frozenset[Task] = CLASSIFICATION
+    """Models of which tasks the probe reads."""
     comparative: bool = False
     """Whether the probe is called with a retrained reference as second view."""
     unsigned: bool = False

@@ -22,6 +22,7 @@ from unaudit.evidence import (
     Scores,
     Skipped,
     SplitName,
+    Task,
 )
 from unaudit.progress import SILENT, Progress
 from unaudit.views import BlackBox
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 MIN_COMPARED = 3
 """Retrained models that a comparative probe needs. With two, each is as far from the other as the
 other from it, so their spread is zero by construction and says nothing."""
+
+_READ: Mapping[Task, str] = {
+    "classification": "what a language model says of tokens; these models are classifiers",
+    "language-modeling": "logits of classes, which a language model does not give",
+}
+"""What a probe reads that is not for models of this task."""
 
 Answer: TypeAlias = Scores | Scalar
 
@@ -118,6 +125,8 @@ def measure_all(
 
 def obstacle(card: ProbeCard, case: Case) -> str | None:
     """Why a probe cannot run on this case, or None."""
+    if case.task not in card.tasks:
+        return f"reads {_READ[case.task]}"
     if case.scenario not in card.scenarios:
         return f"does not apply to the {case.scenario} scenario"
     if card.asks == "relabeling" and case.swapped is None:

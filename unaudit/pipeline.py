@@ -83,7 +83,7 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
     }
     for view in view_of.values():
         for split in splits_to_run(case):
-            view.outputs(split)
+            view.predictions(split)
     answers = AnswerCache(
         store,
         data=case.data_digest,

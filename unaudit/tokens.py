@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 PADDING = -1
@@ -36,3 +38,26 @@ def width_of(module: nn.Module | None) -> int:
 def are_present(ids: Tensor) -> Tensor:
     """(b, t) bool: where there is a token."""
     return ids != PADDING
+
+
+def predicts_tokens(module: nn.Module) -> bool:
+    """Whether a network predicts the next token of texts; it then says what the truth is."""
+    return callable(getattr(module, "targets", None))
+
+
+def truth(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """(rows,) int64: what each row of ``module(inputs)`` should say.
+
+    A classifier gives one row per example, and the truth is its label. A language model gives one
+    row per predicted token, and the truth is that token.
+
+    Args:
+        module: a network.
+        inputs: (b, …).
+        labels: (b,).
+    """
+    if not predicts_tokens(module):
+        return labels
+    network: Any = module
+    found: Tensor = network.targets(inputs)
+    return found

@@ -1,21 +1,26 @@
 """What a probe may see of one model: the threat model as a type.
 
-:class:`BlackBox` shows the logits of each split and nothing else. Every quantity that several
+:class:`BlackBox` shows the outputs on each split and nothing else. Every quantity that several
 probes derive from the logits is computed here once, in chunks, so that memory does not grow with
 the number of classes times the number of examples.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from unaudit.evidence import FloatArray, IntArray, Scenario, SplitName
 from unaudit.shadows import Shadows
+
+if TYPE_CHECKING:
+    from unaudit.token_outputs import TokenOutputs
 
 CHUNK_ELEMENTS = 1 << 22
 """Logits turned to float64 at a time: 32 MiB."""
@@ -33,17 +38,52 @@ class Marks:
     that; None where it is to erase. Labels of forget are then the wrong ones."""
 
 
+P = TypeVar("P", bound="Predictions")
+
+
+class Predictions(ABC):
+    """How right and how sure one model is of each example of one split, in the split's order.
+
+    All that classifiers and language models have in common.
+    """
+
+    labels: IntArray
+    """(n,) int64; zeros where the examples have none."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    @abstractmethod
+    def hit_rate(self) -> FloatArray:
+        """(n,) share of an example's predictions that are right: 0 or 1 of a classifier, the share
+        of tokens that come first of a language model."""
+
+    @property
+    @abstractmethod
+    def log_confidence(self) -> FloatArray:
+        """(n,) log-probability of the truth, at most 0: of a class, or per token of a text; minus
+        the loss in nats."""
+
+    @property
+    @abstractmethod
+    def log_doubt(self) -> FloatArray:
+        """(n,) log(1 − exp(log_confidence)), finite at a confidence of 1."""
+
+    @cached_property
+    def logit_confidence(self) -> FloatArray:
+        """(n,) log p_y − log(1 − p_y), the logit-scaled confidence (Carlini et al. 2022, §IV-C)."""
+        return self.log_confidence - self.log_doubt
+
+
 @dataclass(frozen=True, eq=False)
-class Outputs:
-    """The logits of one model on one split, in the split's order."""
+class Outputs(Predictions):
+    """The logits of one classifier on one split."""
 
     logits: npt.NDArray[np.float32]
     """(n, n_classes) float32, unnormalized; may be memory-mapped."""
     labels: IntArray
     """(n,) int64."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     @property
     def n_classes(self) -> int:
@@ -59,6 +99,10 @@ class Outputs:
         """(n,) bool: prediction equals label."""
         return np.asarray(self.predicted == self.labels)
 
+    @property
+    def hit_rate(self) -> FloatArray:
+        return self.correct.astype(np.float64)
+
     @cached_property
     def log_confidence(self) -> FloatArray:
         """(n,) log p_y, at most 0; minus the cross-entropy loss in nats."""
@@ -68,11 +112,6 @@ class Outputs:
     def log_doubt(self) -> FloatArray:
         """(n,) log(1 − p_y), computed from the other logits so that it survives p_y = 1."""
         return self._by_chunk(_log_doubt)
-
-    @cached_property
-    def logit_confidence(self) -> FloatArray:
-        """(n,) log p_y − log(1 − p_y), the logit-scaled confidence (Carlini et al. 2022, §IV-C)."""
-        return self.log_confidence - self.log_doubt
 
     @cached_property
     def entropy(self) -> FloatArray:
@@ -108,7 +147,7 @@ class BlackBox:
 
     def __init__(
         self,
-        outputs: Mapping[SplitName, Callable[[], Outputs]],
+        outputs: Mapping[SplitName, Callable[[], Predictions]],
         *,
         scenario: Scenario,
         forget_classes: tuple[int, ...],
@@ -118,7 +157,7 @@ class BlackBox:
         queried: Callable[[SplitName, str], FloatArray] | None = None,
     ) -> None:
         self._load = dict(outputs)
-        self._loaded: dict[SplitName, Outputs] = {}
+        self._loaded: dict[SplitName, Predictions] = {}
         self.scenario: Scenario = scenario
         self.forget_classes = forget_classes
         """Classes that occur in the forget set, ascending."""
@@ -134,16 +173,34 @@ class BlackBox:
         """Splits that can be asked for."""
         return tuple(self._load)
 
-    def outputs(self, split: SplitName) -> Outputs:
-        """Logits and labels of a split, from the cache or from one forward pass."""
+    def predictions(self, split: SplitName) -> Predictions:
+        """What any model says of a split, from the cache or from one forward pass."""
         if split not in self._loaded:
             self._loaded[split] = self._load[split]()
         return self._loaded[split]
 
+    def outputs(self, split: SplitName) -> Outputs:
+        """Logits of a classifier.
+
+        Raises:
+            TypeError: the model is none.
+        """
+        return self._of_kind(split, Outputs)
+
+    def tokens(self, split: SplitName) -> TokenOutputs:
+        """What a language model says of each token.
+
+        Raises:
+            TypeError: the model is none.
+        """
+        from unaudit.token_outputs import TokenOutputs
+
+        return self._of_kind(split, TokenOutputs)
+
     def queries(self, split: SplitName) -> FloatArray:
         """(q, n) logit-scaled confidence of a split under the queries of :attr:`shadows`, in their
         order; the plain one alone without shadows."""
-        plain = self.outputs(split).logit_confidence
+        plain = self.predictions(split).logit_confidence
         names = ("plain",) if self.shadows is None else self.shadows.queries
         rows = [plain]
         for name in names[1:]:
@@ -151,6 +208,12 @@ class BlackBox:
                 raise ValueError(f"this model cannot be asked anew: no {name!r} query")
             rows.append(self.queried(split, name))
         return np.stack(rows)
+
+    def _of_kind(self, split: SplitName, kind: type[P]) -> P:
+        found = self.predictions(split)
+        if not isinstance(found, kind):
+            raise TypeError(f"{split}: {type(found).__name__} are no {kind.__name__}")
+        return found
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:

@@ -56,6 +56,8 @@ class TextInput:
     """Tokens that it can take at most; None where it sets no bound."""
     labels: tuple[str, ...] | None
     """Names of its outputs in order; None where nobody named them."""
+    causal: bool = False
+    """Whether the network predicts the next token of a text, and not a class."""
 
 
 @dataclass(frozen=True, eq=False)

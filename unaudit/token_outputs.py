@@ -1,0 +1,69 @@
+"""What a language model says of texts: a few numbers for every token, never a whole vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from unaudit.evidence import FloatArray, IntArray
+from unaudit.views import Predictions
+
+TOP = 10
+"""Largest probabilities that are kept of every prediction (RFA-LoRA §V-C)."""
+SUREST = -1e-12
+"""Log-confidence per token above which 1 − exp of it would be lost to rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenOutputs(Predictions):
+    """One language model on one split. Arrays of tokens hold those of all texts, one text after the
+    other: every token but the first of each text, which nothing predicts. All may be memory-mapped.
+    """
+
+    labels: IntArray
+    """(n,) int64; zeros where texts have none."""
+    counts: IntArray
+    """(n,) predicted tokens of each text, at least 1."""
+    log_p: npt.NDArray[np.float32]
+    """(tokens,) log p(x_t | x_<t) in nats."""
+    mean_log_p: npt.NDArray[np.float32]
+    """(tokens,) mean of log p(z | x_<t) over z drawn from that prediction: minus its entropy."""
+    std_log_p: npt.NDArray[np.float32]
+    """(tokens,) standard deviation of the same."""
+    greedy: npt.NDArray[np.bool_]
+    """(tokens,) whether the token is the most probable one."""
+    top: npt.NDArray[np.float32]
+    """(tokens, TOP) largest probabilities, descending; zeros beyond the vocabulary."""
+    compressed: IntArray
+    """(n,) bytes of each text after zlib."""
+
+    @cached_property
+    def starts(self) -> IntArray:
+        """(n,) where each text's tokens begin."""
+        return np.cumsum(self.counts) - self.counts
+
+    def per_text(self, values: npt.NDArray[np.generic]) -> FloatArray:
+        """(n,) mean of (tokens,) values over each text."""
+        sums = np.add.reduceat(np.asarray(values, dtype=np.float64), self.starts)
+        return np.asarray(sums / self.counts)
+
+    @cached_property
+    def hit_rate(self) -> FloatArray:
+        return self.per_text(self.greedy)
+
+    @cached_property
+    def log_confidence(self) -> FloatArray:
+        """(n,) mean log p per token, which is minus the logarithm of the perplexity."""
+        return self.per_text(self.log_p)
+
+    @cached_property
+    def log_doubt(self) -> FloatArray:
+        return np.log(-np.expm1(np.minimum(self.log_confidence, SUREST)))
+
+    @cached_property
+    def perplexity(self) -> FloatArray:
+        """(n,) exp of the mean loss per token."""
+        return np.exp(-self.log_confidence)
