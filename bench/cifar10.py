@@ -8,8 +8,11 @@ network (78k parameters) is trained on the first ``--train`` images (the origina
 without the forget examples: a subject of known truth. ``unaudit bench`` then trains the references
 and every unlearner from the recipe and tabulates every probe; after that the original and the
 head-distilled fake are audited as subjects, with everything cached. Where a class was forgotten,
-the column of IDI is compared with the published one. With ``--shadows`` the attacks that need
-shadow models are in the table too. Files that are there are not made again.
+the column of IDI is compared with the published one.
+
+With ``--shadows N`` it is about attacks with shadow models instead: N models that also unlearn by
+fine-tuning, and what loss, LiRA, U-LiRA, RMIA and KLoM say of a retrained, a fine-tuned, a SCRUBbed
+and a head-distilled subject. Files that are there are not made again.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -27,6 +31,7 @@ from typing import Literal
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from _cifar10_attacks import SUBJECTS, cost, table
 from safetensors.torch import save_file
 from scipy.stats import spearmanr
 
@@ -67,28 +72,23 @@ def main() -> None:
     write_request(options, train, forget)
     train_model(options, train, np.ones(len(train), dtype=bool), "original", seed=0)
     train_model(options, train, ~forget, "retrained", seed=1)
-    none = ("--shadows", "0")
-    print(f"calibrate: {unaudit(options, 'calibrate', subject(options, 'retrained'), *none):.0f} s")
     if options.shadows:
-        seconds = unaudit(options, "calibrate", subject(options, "retrained"))
-        hourly = 3600 * options.shadows / seconds
-        print(f"{options.shadows} shadow models: {seconds:.0f} s, {hourly:.0f} an hour", flush=True)
+        attack(options)
+        return
+    seconds = unaudit(options, "calibrate", subject(options, "retrained"))
+    print(f"calibrate: {seconds:.0f} s", flush=True)
     tables = [str(options.out / f"matrix.{ending}") for ending in ("md", "csv")]
     seconds = unaudit(
         options, "bench", subject(options, "retrained"), *(w for t in tables for w in ("-o", t))
     )
     print(f"bench: {seconds:.0f} s", flush=True)
-    fake = options.out / "head-distilled.safetensors"
-    if not fake.exists():
-        unaudit(
-            options, "unlearn", "head-distillation", subject(options, "original"), "-o", str(fake)
-        )
+    unlearn(options, "head-distillation")
     print((options.out / "matrix.md").read_text())
     if options.forget.startswith("class:"):
         compare_with_published(options.out / "matrix.csv")
     print("\n| subject | verdict | exit | level | upper bound | failing tests | seconds |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    for name in ("original", "retrained", "head-distilled"):
+    for name in ("original", "retrained", "head-distillation"):
         print(audit(options, name), flush=True)
 
 
@@ -237,6 +237,33 @@ def unaudit(
     if done.returncode not in ends:
         sys.exit(f"{' '.join(line)}: exit {done.returncode}\n{done.stderr[-2000:]}")
     return time.perf_counter() - begin
+
+
+def unlearn(options: argparse.Namespace, method: str) -> None:
+    """Make the original unlearn, unless that is done."""
+    target = subject(options, method)
+    if not Path(target).exists():
+        unaudit(options, "unlearn", method, subject(options, "original"), "-o", target)
+
+
+def attack(options: argparse.Namespace) -> None:
+    """Attacks with shadow models that unlearn by fine-tuning, on subjects of known truth."""
+    asked = ("--profile", "smoke", "--access", "black-box", "--unlearner", "finetune")
+    retrained = subject(options, "retrained")
+    # references and calibrators first, so that the second time is that of shadow models alone
+    unaudit(options, "calibrate", retrained, *asked[:-2], "--shadows", "0")
+    seconds = unaudit(options, "calibrate", retrained, *asked)
+    print(cost(options.shadows, seconds, len(os.sched_getaffinity(0)), options.epochs), flush=True)
+    for name in SUBJECTS:
+        if name != "retrained":
+            unlearn(options, name)
+
+    def audited(name: str) -> Path:
+        out = options.out / f"attacks-{name}"
+        unaudit(options, "check", subject(options, name), *asked, "--out", str(out), ends=(0, 1, 3))
+        return Path(out)
+
+    print(table(audited, options.shadows))
 
 
 def audit(options: argparse.Namespace, name: str) -> str:
