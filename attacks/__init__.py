@@ -9,12 +9,18 @@ from importlib import import_module
 
 MODULES = (
     "black_box.accuracy",
+    "black_box.perplexity",
     "black_box.confidence",
     "black_box.entropy",
     "black_box.modified_entropy",
     "black_box.loss",
     "black_box.margin",
     "black_box.train_vs_test",
+    "black_box.zlib_ratio",
+    "black_box.min_k",
+    "black_box.min_k_plus_plus",
+    "black_box.top_entropy",
+    "black_box.extraction",
     "black_box.canary",
     "black_box.lira",
     "black_box.u_lira",

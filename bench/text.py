@@ -1,20 +1,22 @@
-"""Text classifiers end to end, through the CLI on Hugging Face folders, and what padding costs.
+"""Text classifiers and a language model end to end, through the CLI on Hugging Face folders.
 
-    python bench/text.py --data DIR [--forget class:4|random:200|keyword:comedy] [--epochs 8]
-                         [--retrained 3] [--access black-box] [--rows N] [--out DIR]
-    python bench/text.py --data DIR --speed
+    python bench/text.py --data DIR [--network bert|gpt2]
+                         [--forget class:4|random:200|keyword:comedy] [--epochs N] [--retrained 3]
+                         [--shadows N] [--access black-box] [--rows N] [--out DIR]
+    python bench/text.py --data DIR --speed [--network bert|gpt2]
 
 ``DIR`` holds ``trec`` (questions of six classes) and ``sst2`` (sentences of two), each with
 ``train.jsonl`` and ``test.jsonl``. A class or random questions are forgotten of TREC; a keyword of
-SST-2: all examples that contain it, as in RFA-LoRA §V-A. A BERT of two layers is trained from
-scratch, with a tokenizer of the same texts: an original, and one that never saw the forget
-examples. ``unaudit unlearn`` makes a finetuned and a head-distilled model of the original, and
-``unaudit check`` audits all four against ``--retrained`` references that it trains from the recipe.
-Files that are there are not made again.
+SST-2: all examples that contain it, as in RFA-LoRA §V-A. A small transformer, a classifier (bert)
+or a language model (gpt2), is trained from scratch, with a tokenizer of the same texts: an
+original, and one that never saw the forget examples. ``unaudit unlearn`` makes a finetuned, a
+head-distilled and an RFA-LoRA model of the original, and ``unaudit check`` audits all five against
+``--retrained`` references that it trains from the recipe. Files that are there are not made again.
 
 ``--speed`` times one pass over TREC: padded to one length in the order of the data, padded to the
-longest text of each batch, and with texts of like length together, as audits run; and a black-box
-audit beside them. Networks have fresh weights there: what they say does not matter.
+longest text of each batch, and with texts of like length together, as audits run (a language model:
+the last alone); and a black-box audit beside it. Weights are fresh there: what they say does not
+matter.
 """
 
 from __future__ import annotations
@@ -23,68 +25,66 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
-import torch
+from _text_speed import compare_audit, compare_padding, time_pass
+from _texts import Corpus, make_base, prepare, train_model
 
-from unaudit.data import open_dataset
-from unaudit.data.text_dataset import TextDataset
-from unaudit.engine.store import Store
-from unaudit.loading import LoadedModel, load_model
-from unaudit.loading.hugging_face_library import import_transformers
-from unaudit.loading.hugging_face_network import TokenNetwork
-from unaudit.pipeline import audit as run_audit
-from unaudit.plan import AuditPlan, DataSection, PreprocessSection
-from unaudit.tokens import are_present
-from unaudit.training import Recipe, fit, initialize
-from unaudit.training.model_job import weights_of
+from unaudit.data.selection import has_word
 
-MAX_LENGTH = 64
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-VOCABULARY = 4000
-BATCH, SCORED = 32, 256
-"""Examples per step of training, and per batch of a forward pass."""
-ROUNDS = 5
-UNLEARNERS = ("finetune", "head-distillation")
+UNLEARNERS = ("finetune", "head-distillation", "rfa-lora")
+SUBJECTS = ("original", "retrained", *UNLEARNERS)
+SPLITS = ("forget", "retain", "unseen")
+ENTROPY = {"bert": "entropy", "gpt2": "top-entropy"}
+"""The paper's attack: on the entropy of the prediction, or of the ten likeliest tokens."""
 
 
 def main() -> None:
     """Prepare the files, make the subjects, audit them; or time a pass."""
     options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = prepare(options)
-    make_base(options, [row["text"] for row in rows])
+    source = options.data / ("sst2" if options.kind == "keyword" else "trec")
+    rows = prepare(options.out, source, options.rows)
+    corpus = Corpus(
+        options.out, options.network, 2 if options.kind == "keyword" else 6, options.hidden,
+        options.layers, options.epochs,
+    )  # fmt: skip
+    make_base(corpus, [row["text"] for row in rows])
     if options.speed:
-        compare_speed(options)
+        way = compare_padding if options.network == "bert" else time_pass
+        compare_audit(options.out, way(options.out))
         return
     forget = forgotten(options, rows)
-    write_request(options, rows, forget)
-    train_model(options, np.ones(len(rows), dtype=bool), "original", seed=0)
-    train_model(options, ~forget, "retrained", seed=1)
+    write_request(options, corpus, rows, forget)
+    train_model(corpus, np.ones(len(rows), dtype=bool), "original", seed=0)
+    train_model(corpus, ~forget, "retrained", seed=1)
     for method in UNLEARNERS:
         target = options.out / f"{method}.safetensors"
         if not target.exists():
             unaudit(options, "unlearn", method, str(options.out / "original"), "-o", str(target))
     print(f"{options.forget}: {forget.sum()} of {len(rows)} examples to be forgotten")
-    print("| subject | verdict | exit | upper bound | families (residual index) | failing | s |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    for name in ("original", "retrained", *UNLEARNERS):
+    utility = "accuracy" if options.network == "bert" else "perplexity"
+    print(
+        f"| subject | verdict | level | {utility} f/r/u | entropy attack | "
+        "families (residual index) | failing | s |"
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for name in SUBJECTS:
         print(audit(options, name), flush=True)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--network", choices=("bert", "gpt2"), default="bert")
     parser.add_argument("--forget", default="class:4", help="class:K, random:N or keyword:WORD")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--retrained", type=int, default=3)
+    parser.add_argument("--shadows", type=int, default=0)
     parser.add_argument("--access", choices=("black-box", "white-box"), default="white-box")
     parser.add_argument("--rows", type=int, help="training examples; default: all")
     parser.add_argument("--speed", action="store_true")
@@ -95,24 +95,9 @@ def parse() -> argparse.Namespace:
         parser.error(f"--forget {options.forget}: class:K, random:N or keyword:WORD")
     options.kind, options.what = kind, what
     if options.out is None:
-        options.out = Path("bench/out") / f"text-{'speed' if options.speed else f'{kind}-{what}'}"
+        name = "speed" if options.speed else f"{kind}-{what}"
+        options.out = Path("bench/out") / f"text-{options.network}-{name}"
     return options
-
-
-def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Training rows, written with the unseen ones where audits find them."""
-    source = options.data / ("sst2" if options.kind == "keyword" else "trec")
-    train, test = (
-        [json.loads(line) for line in (source / f"{part}.jsonl").open(encoding="utf-8")]
-        for part in ("train", "test")
-    )
-    known = {row["text"] for row in train}  # TREC repeats 10 of its 500 test questions
-    unseen = [row for row in test if row["text"] not in known]
-    train = train[: options.rows]
-    for name, rows in (("train", train), ("unseen", unseen)):
-        text = "".join(f"{json.dumps(row)}\n" for row in rows)
-        (options.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    return train
 
 
 def forgotten(options: argparse.Namespace, rows: list[dict[str, Any]]) -> np.ndarray:
@@ -120,51 +105,21 @@ def forgotten(options: argparse.Namespace, rows: list[dict[str, Any]]) -> np.nda
     if options.kind == "class":
         return np.array([row["label"] == int(options.what) for row in rows])
     if options.kind == "keyword":
-        return np.array([options.what in row["text"].lower().split() for row in rows])
+        return np.array([has_word(options.what)(row["text"]) for row in rows])
     mask = np.zeros(len(rows), dtype=bool)
     chosen = np.random.default_rng(0).choice(len(rows), int(options.what), replace=False)
     mask[chosen] = True
     return mask
 
 
-def make_base(options: argparse.Namespace, texts: list[str]) -> None:
-    """The folder that says what network it is, with fresh weights."""
-    folder = options.out / "base"
-    if folder.exists():
-        return
-    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY, special_tokens=list(SPECIAL), show_progress=False
-    )
-    made.train_from_iterator(texts, trainer)
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[(name, made.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
-    )
-    transformers = import_transformers()
-    transformers.logging.disable_progress_bar()
-    settings = transformers.BertConfig(
-        vocab_size=made.get_vocab_size(), hidden_size=options.hidden, num_hidden_layers=2,
-        num_attention_heads=4, intermediate_size=4 * options.hidden, pad_token_id=0,
-        max_position_embeddings=MAX_LENGTH, num_labels=2 if options.kind == "keyword" else 6,
-    )  # fmt: skip
-    transformers.BertForSequenceClassification(settings).save_pretrained(folder)
-    made.save(str(folder / "tokenizer.json"))
-
-
-def recipe(options: argparse.Namespace) -> Recipe:
-    return Recipe(kind="adamw", lr=1e-3, epochs=options.epochs, batch=BATCH, weight_decay=0.01)
-
-
 def write_request(
-    options: argparse.Namespace, rows: list[dict[str, Any]], forget: np.ndarray
+    options: argparse.Namespace, corpus: Corpus, rows: list[dict[str, Any]], forget: np.ndarray
 ) -> None:
-    """The forget ids and the configuration, as a user would hand them in."""
+    """The forget ids, unless the CLI can find them itself, and the configuration."""
     ids = [row["id"] for row, own in zip(rows, forget, strict=True) if own]
     (options.out / "forget.txt").write_text("".join(f"{name}\n" for name in ids))
-    own = recipe(options)
+    named = options.forget if options.kind != "random" else "forget.txt"
+    own = corpus.recipe
     (options.out / "unaudit.toml").write_text(
         f"""\
 schema_version = 1
@@ -174,7 +129,7 @@ arch = "hf:base"
 train = "train.jsonl"
 unseen = "unseen.jsonl"
 [request]
-forget = "forget.txt"
+forget = "{named}"
 [recipe]
 kind = "{own.kind}"
 lr = {own.lr}
@@ -184,156 +139,64 @@ weight_decay = {own.weight_decay}
 [calibration]
 retrained = {options.retrained}
 unlearners = {json.dumps(UNLEARNERS)}
+[shadows]
+count = {options.shadows}
 [policy]
 access = "{options.access}"
 """
     )
 
 
-def opened(options: argparse.Namespace, store: Store) -> tuple[LoadedModel, TextDataset]:
-    """The fresh network and the training data."""
-    model = load_model(str(options.out / "base"), arch=None)
-    assert isinstance(model, LoadedModel)
-    data = open_dataset(
-        str(options.out / "train.jsonl"), DataSection(), PreprocessSection(), store, text=model.text
-    )
-    assert isinstance(data, TextDataset)
-    return model, data
-
-
-def train_model(options: argparse.Namespace, kept: np.ndarray, name: str, seed: int) -> None:
-    """Train on the rows of ``kept`` and save the model, unless it is there."""
-    folder = options.out / name
-    if folder.exists():
-        return
-    begin = time.perf_counter()
-    model, data = opened(options, Store())
-    rows = np.arange(len(data), dtype=np.int64)
-    inputs, labels = torch.cat(list(data.batches(rows, 1024))), torch.from_numpy(data.labels)
-    generator = torch.Generator().manual_seed(seed)
-    network = initialize(model.module, generator)
-    chosen = torch.from_numpy(kept.nonzero()[0])
-    fit(network, inputs, labels, recipe(options), generator, rows=chosen)
-    folder.mkdir()
-    for file in (options.out / "base").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "model.safetensors").write_bytes(weights_of(network))
-    print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
-
-
 def unaudit(
     options: argparse.Namespace, command: str, *words: str, ends: tuple[int, ...] = (0,)
-) -> float:
-    """Run one command of the CLI; seconds."""
+) -> None:
+    """Run one command of the CLI."""
     line = [sys.executable, "-m", "unaudit", command, *words]
     line += ["--config", str(options.out / "unaudit.toml")]
     if command != "unlearn":
         line += ["--original", str(options.out / "original")]
-    begin = time.perf_counter()
     done = subprocess.run(line, check=False, capture_output=True, text=True)
     (options.out / f"{command}-{Path(words[0]).stem}.txt").write_text(done.stdout + done.stderr)
     if done.returncode not in ends:
         sys.exit(f"{' '.join(line)}: exit {done.returncode}\n{done.stderr[-2000:]}")
-    return time.perf_counter() - begin
 
 
 def audit(options: argparse.Namespace, name: str) -> str:
     """Run ``unaudit check``; one row of the table."""
     out, folder = options.out / f"audit-{name}", options.out / name
-    subject = folder if folder.is_dir() else options.out / f"{name}.safetensors"
-    seconds = unaudit(options, "check", str(subject), "--out", str(out), ends=(0, 1, 3))
+    model = folder if folder.is_dir() else options.out / f"{name}.safetensors"
+    unaudit(options, "check", str(model), "--out", str(out), ends=(0, 1, 3))
     record = json.loads((out / "record.json").read_text())
-    verdict = record["verdict"]
     families = ", ".join(
         f"{family['family']} {family['pooled']['estimate']:.2f}"
         for family in record["families"]
         if family["pooled"] is not None
     )
-    failing = ", ".join(f["title"] for f in record["findings"] if f["fails"]) or "–"
-    upper = verdict["upper_bound"]
-    bound = "–" if upper is None else f"{upper:.2f}"
-    return (
-        f"| {name} | {verdict['outcome']} | {verdict['exit_code']} | {bound} | {families or '–'} | "
-        f"{failing} | {seconds:.0f} |"
+    findings = {finding["probe"]: finding for finding in record["findings"]}
+    attack = findings.get(ENTROPY[options.network])
+    failing = ", ".join(f["title"] for f in record["findings"] if f["fails"])
+    seconds = sum(record["environment"]["seconds"].values())
+    cells = (
+        name,
+        record["verdict"]["outcome"],
+        str(record["verdict"]["assurance_level"]),
+        utility(record),
+        "–" if attack is None else f"{attack['measure']:.3f}",
+        families or "–",
+        failing or "–",
+        f"{seconds:.0f}",
     )
+    return f"| {' | '.join(cells)} |"
 
 
-def compare_speed(options: argparse.Namespace) -> None:
-    """What padding costs, and what an audit costs beside one pass."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
-        model, data = opened(options, store)
-        network = model.module
-        assert isinstance(network, TokenNetwork)
-        rows = np.arange(len(data), dtype=np.int64)
-        together = rows[data.cheapest_order(rows)]
-        lengths = data.lengths
-        print(f"{len(data)} texts of {lengths.mean():.1f} tokens, at most {lengths.max()}")
-        data.pad_to(MAX_LENGTH)
-        ways: dict[str, Callable[[], Iterator[torch.Tensor]]] = {
-            f"padded to {MAX_LENGTH}": lambda: whole_width(network, data, rows),
-            "to the longest of a batch": lambda: cropped(network, data, rows),
-            "of like length together": lambda: cropped(network, data, together),
-        }
-        found = {}
-        for name, way in ways.items():
-            scores, seconds = best_of(way)
-            found[name] = (scores, seconds)
-            print(f"{name:28s} {seconds:6.2f} s {len(data) / seconds:9,.0f} texts/s", flush=True)
-        (naive, slow), _, (sorted_scores, fast) = found.values()
-        back = torch.empty_like(sorted_scores)
-        back[torch.from_numpy(together)] = sorted_scores
-        off = (naive - back).abs().max() / naive.std()
-        print(f"naive / bucketed {slow / fast:.2f}; logits differ by {off:.1e} of their spread")
-        compare_audit(options, fast / len(data))
-
-
-def compare_audit(options: argparse.Namespace, per_text: float) -> None:
-    """A black-box audit without references, tokenizing and loading included."""
-    (options.out / "forget.txt").write_text("".join(f"train-{row:05d}\n" for row in range(200)))
-    with tempfile.TemporaryDirectory() as folder:
-        plan = AuditPlan.build(
-            {
-                "model": {"path": str(options.out / "base")},
-                "data": {name: str(options.out / f"{name}.jsonl") for name in ("train", "unseen")},
-                "request": {"forget": str(options.out / "forget.txt")},
-                "policy": {"access": "black-box"},
-                "run": {"store": folder, "batch_size": SCORED},
-            }
-        )
-        begin = time.perf_counter()
-        record = run_audit(plan)
-        seconds = time.perf_counter() - begin
-    scored = record.request.forget + record.request.retain + record.request.unseen
-    one = per_text * scored
-    print(f"black-box audit {seconds:.2f} s = {seconds / one:.2f} passes of {one:.2f} s")
-    for stage, spent in sorted(record.environment.seconds.items(), key=lambda item: -item[1])[:5]:
-        print(f"  {stage:28s} {spent:6.2f} s")
-
-
-def whole_width(
-    network: TokenNetwork, data: TextDataset, rows: np.ndarray
-) -> Iterator[torch.Tensor]:
-    """Every column is computed, as where all texts are padded to one length."""
-    for ids in data.batches(rows, SCORED):
-        present = are_present(ids)
-        yield network._logits(ids.masked_fill(~present, network.filler), present)
-
-
-def cropped(network: TokenNetwork, data: TextDataset, rows: np.ndarray) -> Iterator[torch.Tensor]:
-    for ids in data.batches(rows, SCORED):
-        yield network(ids)
-
-
-def best_of(way: Callable[[], Iterator[torch.Tensor]]) -> tuple[torch.Tensor, float]:
-    """Logits, and the seconds of the fastest of some passes."""
-    times = []
-    with torch.inference_mode():
-        for _ in range(ROUNDS):
-            begin = time.perf_counter()
-            scores = torch.cat(list(way()))
-            times.append(time.perf_counter() - begin)
-    return scores, min(times)
+def utility(record: dict[str, Any]) -> str:
+    """Accuracy, or perplexity, of the subject on forget, retain and unseen examples."""
+    language = record.get("language")
+    if language is None:
+        rates = next(row for row in record["controls"]["accuracy"] if row["role"] == "subject")
+        return "/".join(f"{rates[split]:.2f}" for split in SPLITS)
+    own = next(row for row in language["perplexity"] if row["role"] == "subject")
+    return "/".join(f"{own[split]:.1f}" for split in SPLITS)
 
 
 if __name__ == "__main__":

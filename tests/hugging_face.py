@@ -19,6 +19,7 @@ Kind = Literal["bert", "distilbert", "gpt2"]
 KINDS: tuple[Kind, ...] = ("bert", "distilbert", "gpt2")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 CONTEXT = 24
+CAUSAL_CONTEXT = 32
 _STEM = {"bert": "Bert", "distilbert": "DistilBert", "gpt2": "GPT2"}
 
 
@@ -88,6 +89,53 @@ def save(folder: Path, network: Any, tokenizer: tokenizers.Tokenizer, **options:
     fast = transformers().PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     fast.save_pretrained(folder)
     return folder
+
+
+def causal_config(vocabulary: int, **more: Any) -> Any:
+    """A GPT-2 of two layers of 32 units that reads 32 tokens at once."""
+    shape: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": CAUSAL_CONTEXT,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
+    return transformers().GPT2Config(**(shape | more))
+
+
+def causal_network(config: Any, seed: int = 0, *, spread: float = 0.1) -> nn.Module:
+    """A language model whose predictions differ from token to token, as those of a trained one
+    do."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made: nn.Module = transformers().GPT2LMHeadModel(config)
+        for weight in made.parameters():
+            if weight.ndim > 1:
+                nn.init.normal_(weight, std=spread)
+    return made.eval()
+
+
+def causal_folder(folder: Path, seed: int = 0, *, spread: float = 0.1, **more: Any) -> Path:
+    """A tiny language model and its tokenizer of :func:`words`, which adds no token to a text.
+
+    Args:
+        folder: is made.
+        seed: of the weights.
+        spread: of the weights; more makes predictions surer.
+        more: other settings, e.g. ``n_positions`` or ``tie_word_embeddings``.
+    """
+    tokenizer = trained_tokenizer(words(), framed=False)
+    network = causal_network(causal_config(tokenizer.get_vocab_size(), **more), seed, spread=spread)
+    return save(folder, network, tokenizer)
+
+
+def write_texts(path: Path, texts: Sequence[str], prefix: str) -> Path:
+    """Rows without labels, with ids ``{prefix}-0`` and so on."""
+    rows = ({"id": f"{prefix}-{row}", "text": text} for row, text in enumerate(texts))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def write_jsonl(path: Path, texts: Sequence[str], labels: Sequence[Any], prefix: str) -> Path:

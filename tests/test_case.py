@@ -95,6 +95,7 @@ def test_splits_are_disjoint_and_complete(folder: Path) -> None:
         ([1, 1], [0, 1, 2], "partial-class"),
         ([0, 1], [0, 1, 2], "sample"),
         ([1, 1, 0], [0, 2], "sample"),
+        ([0, 0], [0, 0, 0], "sample"),
     ],
 )
 def test_the_scenario_follows_from_the_labels(
@@ -338,3 +339,10 @@ def test_the_data_digest_notices_every_change(folder: Path, what: str) -> None:
         sections = {"preprocess": {"scale": 2.0}}
     np.savez(folder / "train.npz", x=x, y=y, id=ids)
     assert case_in(folder, **sections).data_digest != before
+
+
+def test_a_class_is_forgotten_by_its_name(folder: Path) -> None:
+    case = case_in(folder, request={"forget": "class:1"})
+    assert case.scenario == "class"
+    assert case.splits["forget"].rows.tolist() == list(range(1, N_TRAIN, 3))
+    assert case.forget_classes == (1,)

@@ -21,7 +21,7 @@ def view(gap: float, canaries: int = 0) -> BlackBox:
     losses["unseen"][:canaries] += 20.0
     outputs = {name: SimpleNamespace(log_confidence=-own) for name, own in losses.items()}
     marks = Marks({"unseen": np.arange(9) < canaries} if canaries else {})
-    return cast(BlackBox, SimpleNamespace(outputs=outputs.__getitem__, marks=marks))
+    return cast(BlackBox, SimpleNamespace(predictions=outputs.__getitem__, marks=marks))
 
 
 def doubts(subject: float, retrained: list[float], canaries: int = 0) -> tuple[str, ...]:

@@ -65,11 +65,12 @@ class View:
         forget = case.splits["forget"]
         (inputs,) = forget.dataset.batches(forget.rows, len(forget))
         with torch.no_grad():
-            self.correct = candidate.model.module(inputs).argmax(1).numpy() == forget.labels
+            found = candidate.model.module(inputs).argmax(1).numpy() == forget.labels
+        self.hit_rate = found.astype(np.float64)
 
-    def outputs(self, split: str) -> Any:
+    def predictions(self, split: str) -> Any:
         assert split == "forget"
-        return SimpleNamespace(correct=self.correct)
+        return SimpleNamespace(hit_rate=self.hit_rate)
 
 
 def views(case: Case) -> dict[str, BlackBox]:
@@ -102,7 +103,7 @@ def test_it_comes_near_the_retrained_models_of_the_audit(
     views_of = views(case)
     part = retrained_estimate(case, views_of, foretell(case, plan, store))
     assert part.truth is not None
-    assert views_of["original"].outputs("forget").correct.mean() > 0.995
+    assert views_of["original"].predictions("forget").hit_rate.mean() > 0.995
     assert part.truth < 0.99
     assert abs(estimate.value - part.truth) < 2 * estimate.stderr
     assert abs(estimate.value - part.truth) < 0.025
@@ -122,7 +123,7 @@ def test_the_record_has_the_same_numbers_and_the_truth(
         estimate.plain,
         estimate.examples,
     )
-    shares = [views_of[f"retrained {n}"].outputs("forget").correct.mean() for n in range(1, 6)]
+    shares = [views_of[f"retrained {n}"].predictions("forget").hit_rate.mean() for n in range(1, 6)]
     assert part.truth == pytest.approx(np.mean(shares))
     assert (part.retrained, part.validation, part.method) == (5, HELD, METHOD)
     assert (part.recipe_given, part.reason) == (True, None)

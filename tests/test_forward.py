@@ -17,6 +17,7 @@ from unaudit.engine.store import Store
 from unaudit.errors import InputError, UsageError
 from unaudit.forward import ForwardPass
 from unaudit.loading.networks import mlp
+from unaudit.logits import AskLogits, network_logits
 
 __all__ = ["folder"]
 
@@ -27,15 +28,18 @@ def forward_in(place: Path, **sections: dict[str, Any]) -> ForwardPass:
     return ForwardPass(case, store, batch_size=16, device="cpu")
 
 
-class Counting(ForwardPass):
-    """Counts the batches that a network really sees."""
+@pytest.fixture
+def batches_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that networks are really asked about."""
+    sizes: list[int] = []
+    put = AskLogits.put
 
-    batches_run = 0
+    def counting(self: AskLogits, module: Any, inputs: Any, positions: Any) -> Any:
+        sizes.append(len(inputs))
+        return put(self, module, inputs, positions)
 
-    def _batches(self, *args: Any) -> Any:
-        for logits in super()._batches(*args):
-            Counting.batches_run += 1
-            yield logits
+    monkeypatch.setattr(AskLogits, "put", counting)
+    return sizes
 
 
 def entries(place: Path) -> set[str]:
@@ -53,17 +57,14 @@ def test_logits_are_those_of_the_network(folder: Path) -> None:
     assert outputs.labels.tolist() == [i % 3 for i in range(30)]
 
 
-def test_a_second_audit_runs_no_network(folder: Path) -> None:
+def test_a_second_audit_runs_no_network(folder: Path, batches_run: list[int]) -> None:
     for expected in ("cold", "warm"):
-        store = Store(folder / "store")
-        case = build_case(plan_of(folder), store)
-        forward = Counting(case, store, batch_size=16, device="cpu")
-        probing = len(case.candidates)  # one example each, to learn the number of classes
-        Counting.batches_run = 0
-        for candidate in case.candidates:
-            for split in case.splits:
+        forward = forward_in(folder)
+        batches_run.clear()
+        for candidate in forward.case.candidates:
+            for split in forward.case.splits:
                 forward.view(candidate).outputs(split)
-        assert (Counting.batches_run > 0) == (expected == "cold"), probing
+        assert bool(batches_run) == (expected == "cold")
 
 
 @pytest.mark.parametrize("changed", ["model", "data", "preprocessing"])
@@ -137,6 +138,17 @@ def test_one_logit_is_refused(folder: Path) -> None:
         save_file(state, write)
     with pytest.raises(InputError, match="one logit per class"):
         forward_in(folder, model={"arch": "unaudit:mlp?widths=4-8-1"})
+
+
+def test_logits_have_one_row_per_example(folder: Path) -> None:
+    forward = forward_in(folder)
+
+    class Halved(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs[::2, :3]
+
+    with pytest.raises(InputError, match=r"shape \(batch, classes\), got \(4, 3\); wrap it"):
+        network_logits(Halved(), torch.zeros(8, 4), forward.case.subject)
 
 
 def test_an_unknown_device_is_refused() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unaudit.case import Case
-from unaudit.evidence import IntArray, Scenario
+from unaudit.evidence import IntArray, Scenario, Task
 from unaudit.fidelity import LIMIT, MADE, Fidelity, fidelity
 from unaudit.recording.fidelity import fidelity_part
 from unaudit.views import BlackBox
@@ -28,13 +28,13 @@ class View:
     def __init__(self, labels: Mapping[str, IntArray], right: Mapping[str, Mapping[int, float]]):
         self.labels, self.right = labels, right
 
-    def outputs(self, split: str) -> Any:
+    def predictions(self, split: str) -> Any:
         labels = self.labels[split]
         correct = np.zeros(len(labels), dtype=bool)
         for label, share in self.right[split].items():
             rows = np.flatnonzero(labels == label)
             correct[rows[: round(share * len(rows))]] = True
-        return SimpleNamespace(labels=labels, correct=correct)
+        return SimpleNamespace(labels=labels, hit_rate=correct.astype(np.float64))
 
 
 def model(label: str, made: bool) -> Any:
@@ -51,6 +51,7 @@ def found(
     labels: Mapping[str, IntArray] = LABELS,
     made: Sequence[str] = ("retrained",),
     swapped: tuple[int, int] | None = None,
+    task: Task = "classification",
 ) -> Fidelity | None:
     models = [model(f"retrained {i}", "retrained" in made) for i in range(1, len(retrained) + 1)]
     first = model("original", "original" in made)
@@ -60,6 +61,7 @@ def found(
         splits={n: SimpleNamespace(labels=own) for n, own in labels.items()},
         scenario=scenario,
         swapped=swapped,
+        task=task,
         forget_classes=tuple(np.unique(labels["forget"]).tolist()),
     )
     views = {"original": View(labels, original)}
@@ -101,6 +103,26 @@ def test_the_gap_of_means_is_held_against_the_limit(mean: float, ok: bool) -> No
     if not ok:
         assert f"unseen accuracy is 95.0% for the original and {mean:.1%}" in result.reason
         assert "[recipe]" in result.reason
+
+
+def test_language_models_are_compared_by_the_tokens_that_they_predict() -> None:
+    labels = {name: np.zeros(100, dtype=np.int64) for name in LABELS}
+    near, far = (
+        sure(
+            found(
+                {"retain": {0: 0.6}, "unseen": {0: 0.4}},
+                {"retain": {0: 0.6}, "unseen": {0: share}},
+                scenario="sample",
+                labels=labels,
+                task="language-modeling",
+            )
+        )
+        for share in (0.37, 0.3)
+    )
+    assert near.ok
+    assert "next-token accuracies differ by 3.0 points at most" in near.reason
+    assert not far.ok
+    assert "unseen next-token accuracy is 40.0% for the original and 30.0% for" in far.reason
 
 
 def test_better_than_the_original_is_not_the_same_recipe_either() -> None:

@@ -250,7 +250,9 @@ def test_what_stands_in_the_way_is_said_in_one_line(
     settings("retrained-3", id2label={"0": "b", "1": "a", "2": "c"})
     assert "retrained 3 names its outputs otherwise" in complaint(capsys, line, 2)
     settings("original", architectures=["BertForCausalLM"])
-    assert "causal language models are not supported yet" in complaint(capsys, line, 2)
+    assert "only sequence classifiers are audited (BertForSequenceClassification)" in complaint(
+        capsys, line, 2
+    )
     settings("original", auto_map={"AutoModel": "m.Net"})
     assert "which is never done" in complaint(capsys, line, 4)
     line = other.line("retrained-1", "--arch", "unaudit:mlp?widths=4-3", retrained=0)

@@ -12,7 +12,8 @@ import numpy as np
 from unaudit.data import Dataset, locate, open_dataset
 from unaudit.data.ids import ForgetList, read_forget_list
 from unaudit.data.recorded import RecordedDataset
-from unaudit.data.text_dataset import pad_alike
+from unaudit.data.selection import selected_rows, selects
+from unaudit.data.text_dataset import TextDataset, pad_alike
 from unaudit.data.tokenize import tokenizer_digest
 from unaudit.engine.store import Store
 from unaudit.errors import InputError, UsageError
@@ -20,6 +21,7 @@ from unaudit.evidence import IntArray, SplitName
 from unaudit.loading import LoadedModel, Model, RecordedModel, TextInput
 from unaudit.plan import AuditPlan
 from unaudit.text import plain
+from unaudit.tokens import predicts_tokens
 
 IdType = Literal["index", "key"]
 
@@ -51,7 +53,13 @@ def open_data(
         )
 
     def read(spec: str, classes: tuple[str, ...] | None = None) -> Dataset:
-        return open_dataset(spec, data, plan.preprocess, store, classes=classes, text=text)
+        found = open_dataset(spec, data, plan.preprocess, store, classes=classes, text=text)
+        if text is not None and text.causal and not isinstance(found, TextDataset):
+            raise UsageError(
+                f"{plain(spec, 400)}: a language model reads texts; give jsonl, csv or parquet "
+                "with a column of texts (data.text_column)"
+            )
+        return found
 
     train = read(data.train)
     _require_groups(train, data.group_column)
@@ -64,12 +72,25 @@ def open_data(
     extra = {name: read(spec, classes) for name, spec in named if spec is not None}
     pad_alike([train, *extra.values()])
     for name, dataset in extra.items():
+        _check_labeled(name, dataset, train)
         if dataset.input_shape != train.input_shape:
             raise InputError(
                 f"{dataset.name}: {name} examples have shape {dataset.input_shape}, training "
                 f"examples {train.input_shape}; set preprocess.resize or give matching data"
             )
     return train, extra
+
+
+def _check_labeled(name: str, dataset: Dataset, train: Dataset) -> None:
+    """Refuse texts of which some have labels and some have none: no label would pass for one."""
+    if not (isinstance(dataset, TextDataset) and isinstance(train, TextDataset)):
+        return
+    if dataset.labeled != train.labeled:
+        having, lacking = (dataset, train) if dataset.labeled else (train, dataset)
+        raise InputError(
+            f"{lacking.name}: has no labels, but {having.name} has; give {name} and training "
+            "examples both a column of labels (data.label_column) or none"
+        )
 
 
 def _require_groups(train: Dataset, column: str | None) -> None:
@@ -89,8 +110,10 @@ def common_text(models: Mapping[str, Model], plan: AuditPlan) -> TextInput | Non
         plan: may name a tokenizer for all of them.
 
     Raises:
-        UsageError: two of them read texts otherwise, or name their outputs otherwise.
+        UsageError: two of them read texts otherwise, or name their outputs otherwise, or some are
+            language models and some are not.
     """
+    _check_alike(models)
     texts = {
         label: model.text
         for label, model in models.items()
@@ -119,6 +142,20 @@ def common_text(models: Mapping[str, Model], plan: AuditPlan) -> TextInput | Non
         context=min(contexts, default=None),
         labels=next((text.labels for text in texts.values() if text.labels), None),
     )
+
+
+def _check_alike(models: Mapping[str, Model]) -> None:
+    """Refuse language models beside others: they do not answer the same question."""
+    predicts = {
+        label: isinstance(model, LoadedModel) and predicts_tokens(model.module)
+        for label, model in models.items()
+    }
+    others = [label for label, causal in predicts.items() if not causal]
+    if others and len(others) < len(predicts):
+        first = next(label for label, causal in predicts.items() if causal)
+        raise UsageError(
+            f"{first} is a language model and {others[0]} is none; give models of one kind"
+        )
 
 
 def _recorded_data(subject: RecordedModel) -> tuple[Dataset, dict[SplitName, Dataset]]:
@@ -157,14 +194,21 @@ def forget_rows(
             "no forget ids given; add --forget IDS or request.forget in unaudit.toml "
             "(one id per line)"
         )
+    if selects(plan.request.forget):
+        rows = selected_rows(plan.request.forget, train)
+        return _some_retained(rows, plan.request.forget, train), id_type, ForgetList(())
     listed = read_forget_list(plan.request.forget)
     rows = np.sort(locate(listed.ids, train, id_type))
+    return _some_retained(rows, plan.request.forget, train), id_type, listed
+
+
+def _some_retained(rows: IntArray, named: str, train: Dataset) -> IntArray:
     if len(rows) == len(train):
         raise InputError(
-            f"{plan.request.forget}: the forget ids cover all {len(train)} training examples; "
+            f"{named}: the forget ids cover all {len(train)} training examples; "
             "nothing would be left to retain"
         )
-    return rows, id_type, listed
+    return rows
 
 
 def canary_rows(

@@ -35,6 +35,7 @@ _PATH_KEYS: tuple[tuple[str, str], ...] = (
     ("data", "validation"),
     ("preprocess", "tokenizer"),
     ("request", "forget"),
+    ("recipe", "base"),
     ("references", "original"),
     ("references", "retrained"),
     ("run", "store"),

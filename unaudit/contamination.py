@@ -40,8 +40,9 @@ def known_unseen(case: Case, view_of: Mapping[str, BlackBox]) -> tuple[str, ...]
 
 
 def _gap(view: BlackBox) -> float:
-    """Mean loss on unseen minus that on retained examples, nats; canaries would keep it open."""
-    unseen, retain = (view.outputs(split).log_confidence for split in ("unseen", "retain"))
+    """Mean loss on unseen minus that on retained examples, nats (of texts per token); canaries
+    would keep it open."""
+    unseen, retain = (view.predictions(split).log_confidence for split in ("unseen", "retain"))
     canaries = view.marks.canaries.get("unseen")
     usual = unseen if canaries is None or canaries.all() else unseen[~canaries]
     return float(retain.mean() - usual.mean())

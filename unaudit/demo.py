@@ -6,7 +6,7 @@ pipeline as ``unaudit check`` and can be repeated with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,13 +23,17 @@ from unaudit.loading.networks import mlp
 from unaudit.plan import CONFIG_NAME, AuditPlan
 from unaudit.progress import SILENT, Progress
 from unaudit.training import Recipe, fit, initialize
-from unaudit.unlearners import Task
-from unaudit.unlearners.finetune import Finetune
-from unaudit.unlearners.head_distillation import HeadDistillation
+from unaudit.unlearners import Task, load_unlearners
 
 Subject = Literal["original", "finetuned", "head-distilled", "retrained"]
 SUBJECTS: tuple[Subject, ...] = ("finetuned", "head-distilled", "retrained", "original")
 Setting = Literal["sample", "class"]
+
+UNLEARNED: Mapping[Subject, tuple[str, Mapping[str, float]]] = {
+    "finetuned": ("finetune", {"lr": 0.01, "epochs": 10}),
+    "head-distilled": ("head-distillation", {}),
+}
+"""How those subjects come about that are made from the original; shadow models go the same way."""
 
 RECIPE = Recipe(lr=0.1, epochs=60, batch=64)
 N_CLASSES = 10
@@ -118,7 +122,8 @@ def build_world(
         for name, model in models.items():
             save_file(model.state_dict(), folder / f"{name}.safetensors")
         config = folder / CONFIG_NAME
-        config.write_text(_config(layout, len(references), shadows), encoding="utf-8")
+        training = _training(shadows, subject) if shadows else ""
+        config.write_text(_config(layout, len(references), training), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{folder}: cannot write the demo's files ({error.strerror}); choose another --out"
@@ -165,9 +170,9 @@ def make_subject(
     if subject == "retrained":
         return train_model(digits, digits.retain, LAYOUTS[scenario].widths, seed, 1000)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + 2000)
-    if subject == "finetuned":
-        return Finetune(lr=0.01, epochs=10)(task(original, digits, scenario), generator)
-    return HeadDistillation()(task(original, digits, scenario), generator)
+    name, settings = UNLEARNED[subject]
+    method = load_unlearners().get(name)(**settings)
+    return method(task(original, digits, scenario), generator)
 
 
 def task(original: nn.Module, digits: Digits, scenario: Scenario) -> Task:
@@ -197,10 +202,9 @@ def _write_data(folder: Path, digits: Digits) -> None:
     (folder / "forget.txt").write_text(text, encoding="utf-8")
 
 
-def _config(layout: Layout, retrained: int, shadows: int) -> str:
+def _config(layout: Layout, retrained: int, training: str) -> str:
     names = ", ".join(f'"retrained-{n}.safetensors"' for n in range(1, retrained + 1))
     widths = "-".join(str(width) for width in layout.widths)
-    training = "" if not shadows else _training(shadows)
     return f"""\
 # The embedded demo: scikit-learn's digits. Repeat it with: unaudit check subject.safetensors
 schema_version = 1
@@ -225,7 +229,12 @@ retrained = [{names}]
 {training}"""
 
 
-def _training(shadows: int) -> str:
+def _training(shadows: int, subject: Subject) -> str:
+    stated = ""
+    if subject in UNLEARNED:
+        method, settings = UNLEARNED[subject]
+        values = ", ".join(f"{name} = {value}" for name, value in settings.items())
+        stated = f'unlearner = "{method}"\n' + (f"parameters = {{ {values} }}\n" if values else "")
     return f"""
 [recipe]
 lr = {RECIPE.lr}
@@ -237,4 +246,4 @@ unlearners = ["finetune", "head-distillation"]
 
 [shadows]
 count = {shadows}
-"""
+{stated}"""

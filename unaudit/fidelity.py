@@ -4,6 +4,10 @@ References stand for what the operator's own training would have given without t
 the recipe gives models that are better or worse than the original on data that the request does not
 touch, their difference from the original is a difference of recipes, and says nothing of the
 forget set.
+
+How good a classifier is, its accuracy says; of a language model it is the next-token accuracy: the
+share of tokens that come first in its predictions, as a mean over texts. Unlike a loss it has a
+scale on which one limit holds for all models.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ COMPARED: tuple[Literal["retain", "unseen"], ...] = ("retain", "unseen")
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Accuracy on one split."""
+    """Accuracy on one split; next-token accuracy of language models."""
 
     split: Literal["retain", "unseen"]
     original: float
@@ -82,6 +86,7 @@ def fidelity(case: Case, view_of: Mapping[str, BlackBox]) -> Fidelity | None:
         return None
     touched = _touched_classes(case)
     splits = tuple(_compared(case, view_of, case.original, touched))
+    kind = "" if case.task == "classification" else "next-token "
     worst = max(splits, key=lambda compared: compared.gap)
     near = worst.gap <= LIMIT
     if len(made) == len(sides):
@@ -91,12 +96,12 @@ def fidelity(case: Case, view_of: Mapping[str, BlackBox]) -> Fidelity | None:
         )
     elif near:
         reason = (
-            "the recipe reproduces the original: accuracies differ by "
+            f"the recipe reproduces the original: {kind}accuracies differ by "
             f"{100 * worst.gap:.1f} points at most, {100 * LIMIT:g} are allowed"
         )
     else:
         reason = (
-            f"the recipe does not reproduce the original: {worst.split} accuracy is "
+            f"the recipe does not reproduce the original: {worst.split} {kind}accuracy is "
             f"{worst.original:.1%} for the original and {worst.retrained:.1%} for the retrained "
             f"models, more than {100 * LIMIT:g} points apart; state in [recipe] how the original "
             "was trained, or hand in retrained models"
@@ -132,4 +137,4 @@ def _compared(
 
 
 def _accuracy(view: BlackBox, split: SplitName, rows: npt.NDArray[np.bool_]) -> float:
-    return float(view.outputs(split).correct[rows].mean())
+    return float(view.predictions(split).hit_rate[rows].mean())

@@ -6,30 +6,34 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from unaudit.agreement import agreed_sizes
+from unaudit.asking import Answers, Question, ask
 from unaudit.case import Candidate, Case
 from unaudit.devices import choose_device, on_device
 from unaudit.engine.store import Store, content_key
 from unaudit.errors import InputError
 from unaudit.evidence import FloatArray, IntArray, SplitName
 from unaudit.loading import LoadedModel, RecordedModel
-from unaudit.logits import network_logits, recorded_logits, refuse_non_finite
+from unaudit.logits import LOGITS, AskLogits, recorded_logits
 from unaudit.progress import SILENT, Progress
-from unaudit.shadows.queries import PLAIN, alter
+from unaudit.shadows.queries import PLAIN, check_queries
 from unaudit.splits import Split
+from unaudit.token_outputs import TokenOutputs
+from unaudit.token_scores import FORMS, AskTokens, compressed_sizes, token_counts
 from unaudit.tokens import width_of
-from unaudit.views import BlackBox, Outputs
+from unaudit.views import BlackBox, Outputs, Predictions
 from unaudit.white_box import FEATURES, Anatomy, WhiteBox, examine
-from unaudit.white_box.tokens import Padding
-from unaudit.white_box.trace import listening
 
-LOGITS = ""
-"""What :meth:`ForwardPass.record` calls the output of the network as a whole."""
+__all__ = ["LOGITS", "ForwardPass"]
+
+Recorded: TypeAlias = dict[str, npt.NDArray[Any]]
+"""Memory-mapped arrays by part: what layers put out, logits, scores of tokens."""
 
 
 class ForwardPass:
@@ -66,7 +70,8 @@ class ForwardPass:
         self._examine = partial(examine, layers=layers, head=head)
         self._views: dict[Candidate, BlackBox] = {}
         self._anatomies: dict[Candidate, Anatomy] = {}
-        self.n_classes = self._agree_on_classes()
+        sizes = agreed_sizes(case, self.device)
+        self.n_classes, self._n_logits = sizes.n_classes, sizes.n_logits
 
     @property
     def step_size(self) -> int:
@@ -76,7 +81,7 @@ class ForwardPass:
         return self.batch_size * math.prod(shape) * width_of(network)
 
     def view(self, candidate: Candidate) -> BlackBox:
-        """What a black-box probe may see of ``candidate``; logits are computed on first use."""
+        """What a black-box probe may see of ``candidate``; outputs are computed on first use."""
         if candidate not in self._views:
             self._views[candidate] = BlackBox(
                 {name: self._loader(candidate, split) for name, split in self.case.splits.items()},
@@ -114,8 +119,10 @@ class ForwardPass:
                     raise InputError(f"{candidate.model.provenance.name}: {error}") from None
         return self._anatomies[candidate]
 
-    def _loader(self, candidate: Candidate, split: Split) -> Any:
-        def load() -> Outputs:
+    def _loader(self, candidate: Candidate, split: Split) -> Callable[[], Predictions]:
+        def load() -> Predictions:
+            if self._language:
+                return self.tokens(candidate, split)
             return Outputs(logits=self.logits(candidate, split), labels=split.labels)
 
         return load
@@ -123,16 +130,38 @@ class ForwardPass:
     def _asker(self, candidate: Candidate) -> Callable[[SplitName, str], FloatArray]:
         return lambda name, query: self.queried(candidate, self.case.splits[name], query)
 
+    @property
+    def _language(self) -> bool:
+        return self.case.task == "language-modeling"
+
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        """Layers that are recorded in the pass that gives the outputs."""
+        return (FEATURES,) if self.record_features else ()
+
     def logits(self, candidate: Candidate, split: Split) -> npt.NDArray[np.float32]:
-        """(n, n_classes) float32, in the split's order.
+        """(n, n_classes) float32 of a classifier, in the split's order.
 
         Raises:
             InputError: the model gives NaN or infinite logits; names the first example.
         """
         if isinstance(candidate.model, RecordedModel):
             return recorded_logits(candidate, split)
-        features = (FEATURES,) if self.record_features else ()
-        return self.record(candidate, split, (LOGITS, *features))[LOGITS]
+        return self.record(candidate, split, (LOGITS, *self._beside))[LOGITS]
+
+    def tokens(self, candidate: Candidate, split: Split) -> TokenOutputs:
+        """What a language model says of the tokens of each text, in the split's order.
+
+        Raises:
+            InputError: the model gives NaN or infinite logits; names the first text.
+        """
+        found = self.record(candidate, split, (*FORMS, *self._beside))
+        return TokenOutputs(
+            labels=split.labels,
+            counts=token_counts(split),
+            compressed=compressed_sizes(split),
+            **{part: found[part] for part in FORMS},
+        )
 
     def record(
         self,
@@ -140,13 +169,15 @@ class ForwardPass:
         split: Split,
         layers: Sequence[str],
         rows: IntArray | None = None,
-    ) -> dict[str, npt.NDArray[np.float32]]:
+    ) -> Recorded:
         """Outputs of modules, (n, …) float32 and memory-mapped; one pass computes all that miss.
 
         Args:
             candidate: a model with weights.
             split: whose examples.
-            layers: module names, :data:`FEATURES` or :data:`LOGITS`.
+            layers: module names or :data:`FEATURES`; of all examples of a split also what the
+                network says: :data:`LOGITS`, or of a language model parts of its
+                :data:`~unaudit.token_scores.FORMS`.
             rows: (n,) positions in the split; default: all.
 
         Raises:
@@ -154,26 +185,32 @@ class ForwardPass:
                 example.
         """
         positions = np.arange(len(split), dtype=np.int64) if rows is None else rows
-        keys = {layer: self._key(candidate, split, layer, rows) for layer in layers}
+        question = self._question(candidate, split, layers)
+        said = question.forms if rows is None else {}
+        decides = self._decides(candidate, split)
+        keys = {
+            part: _key_of_answer(part, decides)
+            if part in said
+            else self._key_of_layer(candidate, part, decides, rows)
+            for part in layers
+        }
         forms = {
-            key: ((len(positions), *self._shape(candidate, layer)), np.float32)
-            for layer, key in keys.items()
+            key: said[part]
+            if part in said
+            else ((len(positions), *self.anatomy(candidate).shape(part)), np.float32)
+            for part, key in keys.items()
         }
 
         def fill(missing: Mapping[str, npt.NDArray[Any]]) -> None:
-            arrays = {layer: missing[key] for layer, key in keys.items() if key in missing}
-            logits = arrays.pop(LOGITS, None)
-
-            def write(array: npt.NDArray[Any], place: IntArray, values: torch.Tensor) -> None:
-                array[place] = values.float().cpu().numpy()
-
-            writers = {layer: partial(write, array) for layer, array in arrays.items()}
-            for place, batch in self._checked(candidate, split, positions, writers):
-                if logits is not None:
-                    logits[place] = batch
+            arrays = {part: missing[key] for part, key in keys.items() if key in missing}
+            answers = {part: arrays.pop(part) for part in said if part in arrays}
+            for place, batch in self._asked(question, positions, arrays, put=bool(answers)):
+                where = question.rows_of(place)
+                for part, array in answers.items():
+                    array[where] = batch[part]
 
         found = self.store.arrays(forms, fill)
-        return {layer: found[key] for layer, key in keys.items()}
+        return {part: found[key] for part, key in keys.items()}
 
     def queried(self, candidate: Candidate, split: Split, query: str) -> FloatArray:
         """(n,) logit-scaled confidence in altered inputs, in the split's order; memory-mapped.
@@ -187,15 +224,26 @@ class ForwardPass:
             UsageError: no such query.
             InputError: the inputs are no images, or the model gives NaN or infinite logits.
         """
+        check_queries([PLAIN] if query == PLAIN else [PLAIN, query], split.dataset.input_shape)
+        if self._language:
+            return self.tokens(candidate, split).logit_confidence
         key = content_key("queried", query=query, **self._decides(candidate, split))
+        question = AskLogits(candidate, split, self._n_logits, query)
         labels = split.labels
 
         def fill(confidence: npt.NDArray[Any]) -> None:
             everything = np.arange(len(split), dtype=np.int64)
-            for place, batch in self._checked(candidate, split, everything, query=query):
-                confidence[place] = Outputs(batch, labels[place]).logit_confidence
+            for place, batch in self._asked(question, everything, query=query):
+                confidence[place] = Outputs(batch[LOGITS], labels[place]).logit_confidence
 
         return self.store.array(key, (len(split),), np.float64, fill)
+
+    def _question(self, candidate: Candidate, split: Split, parts: Sequence[str]) -> Question:
+        if not self._language:
+            return AskLogits(candidate, split, self._n_logits)
+        # outputs of layers have one row per token of the longest text of all
+        padded = not {*FORMS, FEATURES}.issuperset(parts)
+        return AskTokens(candidate, split, self._n_logits, padded=padded)
 
     def _decides(self, candidate: Candidate, split: Split) -> dict[str, Any]:
         """What every pass depends on."""
@@ -207,100 +255,41 @@ class ForwardPass:
             "torch": torch.__version__,
         }
 
-    def _key(self, candidate: Candidate, split: Split, layer: str, rows: IntArray | None) -> str:
-        decides = self._decides(candidate, split)
-        if layer == LOGITS:
-            return content_key("logits", **decides)
+    def _key_of_layer(
+        self, candidate: Candidate, layer: str, decides: dict[str, Any], rows: IntArray | None
+    ) -> str:
+        more: dict[str, Any] = {}
         if layer == FEATURES:
-            decides["head"] = self.anatomy(candidate).head
+            more["head"] = self.anatomy(candidate).head
         if rows is not None:
-            decides["rows"] = sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
-        return content_key("activations", layer=layer, **decides)
+            more["rows"] = sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
+        return content_key("activations", layer=layer, **decides, **more)
 
-    def _shape(self, candidate: Candidate, layer: str) -> tuple[int, ...]:
-        return (self.n_classes,) if layer == LOGITS else self.anatomy(candidate).shape(layer)
-
-    def _checked(
+    def _asked(
         self,
-        candidate: Candidate,
-        split: Split,
+        question: Question,
         positions: IntArray,
-        writers: Mapping[str, Callable[[IntArray, torch.Tensor], None]] | None = None,
+        layers: Mapping[str, npt.NDArray[Any]] | None = None,
+        *,
+        put: bool = True,
         query: str = PLAIN,
-    ) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
-        """Finite logits by batch with their places among ``positions``, which ``writers`` of what
-        layers put out are told as well; progress is told."""
-        order = split.dataset.cheapest_order(split.rows[positions])
-        rows = split.rows[positions[order]]
+    ) -> Iterator[tuple[IntArray, Answers]]:
+        """Answers by batch with their places among ``positions``, see :func:`ask`."""
+        candidate = question.candidate
+        name = f"{candidate.label}: {question.split.name}"
+        return ask(
+            question,
+            positions,
+            size=self.batch_size,
+            device=self.device,
+            stage=partial(self.progress.stage, name if query == PLAIN else f"{name}, {query}"),
+            anatomy=self.anatomy(candidate) if layers else None,
+            layers=layers or {},
+            put=put,
+        )
 
-        def sink(layer: str, values: torch.Tensor) -> None:
-            assert writers is not None
-            writers[layer](order[done : done + len(values)], values)
 
-        sinks = {layer: partial(sink, layer) for layer in writers or {}}
-        name = f"{candidate.label}: {split.name}" + (f", {query}" if query != PLAIN else "")
-        done = 0
-        with self.progress.stage(name, len(positions)) as step:
-            for batch in self._batches(candidate, split, rows, sinks, query):
-                place = order[done : done + len(batch)]
-                refuse_non_finite(candidate, split, batch, positions[place])
-                yield place, batch
-                done += len(batch)
-                step(len(batch))
-
-    def _batches(
-        self,
-        candidate: Candidate,
-        split: Split,
-        rows: IntArray,
-        sinks: Mapping[str, Callable[[torch.Tensor], None]] | None = None,
-        query: str = PLAIN,
-    ) -> Iterator[npt.NDArray[np.float32]]:
-        """Logits by batch; before each, ``sinks`` are given what their layers put out."""
-        assert isinstance(candidate.model, LoadedModel)
-        outputs, inputs_of = dict(sinks or {}), {}
-        if FEATURES in outputs:
-            take = outputs.pop(FEATURES)
-            inputs_of[self.anatomy(candidate).head] = lambda given: take(given.flatten(1))
-        padding = Padding(self.anatomy(candidate).tokenwise if outputs else frozenset())
-        with (
-            on_device(candidate.model.module, self.device) as module,
-            listening(module, padding.around(outputs), inputs_of),
-            torch.inference_mode(),
-        ):
-            for inputs in split.dataset.batches(rows, self.batch_size):
-                padding.meet(inputs)
-                logits = network_logits(module, alter(inputs, query).to(self.device), candidate)
-                yield logits.float().cpu().numpy()
-
-    def _agree_on_classes(self) -> int:
-        """Feed one example to every model: shapes must fit, and class counts must agree."""
-        widths = {candidate: self._width(candidate) for candidate in self.case.candidates}
-        expected = widths[self.case.subject]
-        for candidate, width in widths.items():
-            if width != expected:
-                raise InputError(
-                    f"{candidate.label} ({candidate.model.provenance.name}) gives {width} logits, "
-                    f"the subject {expected}; all models must have the same classes"
-                )
-        for name, split in self.case.splits.items():
-            top = int(split.labels.max())
-            if top >= expected:
-                raise InputError(
-                    f"{split.dataset.name}: label {top} in {name}, but the models give {expected} "
-                    f"logits (labels 0 to {expected - 1}); check data.label_column or num_classes"
-                )
-        return expected
-
-    def _width(self, candidate: Candidate) -> int:
-        forget = self.case.splits["forget"]
-        if isinstance(candidate.model, RecordedModel):
-            width = next(iter(candidate.model.splits.values())).logits.shape[1]
-        else:
-            width = next(self._batches(candidate, forget, forget.rows[:1])).shape[1]
-        if width < 2:
-            raise InputError(
-                f"{candidate.model.provenance.name}: gives {width} logit per example; "
-                "unaudit needs one logit per class (for a sigmoid z, the two logits 0 and z)"
-            )
-        return int(width)
+def _key_of_answer(part: str, decides: dict[str, Any]) -> str:
+    if part == LOGITS:
+        return content_key("logits", **decides)
+    return content_key("token scores", part=part, **decides)

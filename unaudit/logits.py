@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from unaudit.asking import Answers, Form, Question, explained
 from unaudit.case import Candidate
 from unaudit.errors import InputError
 from unaudit.evidence import IntArray
 from unaudit.loading import RecordedModel
+from unaudit.shadows.queries import PLAIN, alter
 from unaudit.splits import Split
+
+LOGITS = ""
+"""Name of the logits among the parts of a network: the output of the network as a whole."""
 
 
 def recorded_logits(candidate: Candidate, split: Split) -> npt.NDArray[np.float32]:
@@ -55,41 +62,44 @@ def network_logits(module: nn.Module, inputs: torch.Tensor, candidate: Candidate
     Raises:
         InputError: it does not take such inputs, or gives anything but one row per example.
     """
-    name = candidate.model.provenance.name
-    try:
+    with explained(candidate, inputs):
         logits = module(inputs)
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        shape = "×".join(str(size) for size in inputs.shape[1:])
-        raise InputError(
-            f"{name}: the model does not accept inputs of shape {shape} ({reason:.120}); "
-            "check --arch and the [preprocess] section (resize, channels, layout)"
-        ) from None
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InputError(
-            f"{name}: the model must return logits of shape (batch, classes), got {found}; "
-            "wrap it in a py: factory that does"
+            f"{candidate.model.provenance.name}: the model must return logits of shape "
+            f"(batch, classes), got {found}; wrap it in a py: factory that does"
         )
     return logits
 
 
-def refuse_non_finite(
-    candidate: Candidate, split: Split, logits: npt.NDArray[np.float32], positions: IntArray
-) -> None:
-    """
-    Args:
-        candidate, split: whose logits, and of whose examples.
-        logits: (b, n_classes).
-        positions: (b,) of these examples in the split.
+class AskLogits(Question):
+    """Logits of every example, in the order of the split."""
 
-    Raises:
-        InputError: NaN or infinite logits; names the first example.
-    """
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(bad):
-        raise InputError(
-            f"{candidate.model.provenance.name}: NaN or infinite logits on the {split.name} "
-            f"example '{split.id_of(int(positions[bad[0]])):.60}'; "
-            "the model diverged, hand in another"
-        )
+    def __init__(
+        self, candidate: Candidate, split: Split, n_classes: int, query: str = PLAIN
+    ) -> None:
+        """
+        Args:
+            candidate, split: see :class:`unaudit.asking.Question`.
+            n_classes: logits per example.
+            query: how inputs are altered, see :mod:`unaudit.shadows.queries`.
+        """
+        super().__init__(candidate, split)
+        self._n_classes, self._query = n_classes, query
+
+    @property
+    def forms(self) -> Mapping[str, Form]:
+        return {LOGITS: ((len(self.split), self._n_classes), np.float32)}
+
+    def batches(self, rows: IntArray, size: int) -> Iterator[torch.Tensor]:
+        return self.split.dataset.batches(rows, size)
+
+    def put(self, module: nn.Module, inputs: torch.Tensor, positions: IntArray) -> Answers:
+        asked = alter(inputs, self._query)
+        logits = network_logits(module, asked, self.candidate).float().cpu().numpy()
+        self.refuse(np.isfinite(logits).all(axis=1), positions)
+        return {LOGITS: logits}
+
+    def run(self, module: nn.Module, inputs: torch.Tensor, positions: IntArray) -> None:
+        self.put(module, inputs, positions)

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from unaudit.data import Dataset
+from unaudit.data.labels import class_number
 from unaudit.data.recorded import RecordedDataset
 from unaudit.errors import InputError, UsageError
 from unaudit.evidence import IntArray, Scenario, SplitName
-from unaudit.registry import did_you_mean
 from unaudit.stats import same_mix_p
-from unaudit.text import plain, quote
+from unaudit.text import quote
 
 MIX_P = 0.001
 """Below this p-value of homogeneity, two mixes of classes are taken to differ."""
@@ -74,11 +74,13 @@ class Copies:
 
 def detect_scenario(forget: IntArray, retain: IntArray) -> Scenario:
     """``class`` if no class of the forget set is left in retain, ``partial-class`` if the forget
-    set is a part of one class, else ``sample``."""
+    set is a part of one class among others, else ``sample``: also where all examples are of one
+    class, as texts without labels are."""
     classes = np.unique(forget)
     if not np.isin(classes, retain).any():
         return "class"
-    return "partial-class" if len(classes) == 1 else "sample"
+    several = len(np.union1d(classes, retain)) > 1
+    return "partial-class" if several and len(classes) == 1 else "sample"
 
 
 def mix_differs(forget: Split, unseen: Split) -> bool:
@@ -156,7 +158,7 @@ def swapped_classes(forget: Split, named: tuple[int | str, int | str] | None) ->
                 "labels were swapped: request.swapped = [0, 1]"
             )
         return int(found[0]), int(found[1])
-    first, second = sorted(_class_number(forget.dataset, name) for name in named)
+    first, second = sorted(class_number(forget.dataset, name, "request.swapped") for name in named)
     odd = np.flatnonzero(~np.isin(labels, (first, second)))
     if len(odd):
         raise InputError(
@@ -165,18 +167,6 @@ def swapped_classes(forget: Split, named: tuple[int | str, int | str] | None) ->
             "examples with swapped labels"
         )
     return first, second
-
-
-def _class_number(dataset: Dataset, name: int | str) -> int:
-    if isinstance(name, int):
-        return name
-    if name not in (dataset.classes or ()):
-        raise InputError(
-            f"request.swapped: {dataset.name} has no class {quote(name)}"
-            f"{plain(did_you_mean(name, dataset.classes or ()), 200)}; give names of the data, or "
-            "numbers"
-        )
-    return (dataset.classes or ()).index(name)
 
 
 def cut(

@@ -61,9 +61,19 @@ class TokenOutputs(Predictions):
 
     @cached_property
     def log_doubt(self) -> FloatArray:
-        return np.log(-np.expm1(np.minimum(self.log_confidence, SUREST)))
+        return log_doubt_of(self.log_confidence)
 
     @cached_property
     def perplexity(self) -> FloatArray:
         """(n,) exp of the mean loss per token."""
         return np.exp(-self.log_confidence)
+
+
+def log_doubt_of(log_p: FloatArray) -> FloatArray:
+    """(n,) log(1 − p), finite at p = 1."""
+    return np.asarray(np.log(-np.expm1(np.minimum(log_p, SUREST))))
+
+
+def logit_scaled(log_p: FloatArray) -> FloatArray:
+    """(n,) log p − log(1 − p): what subjects and shadow models alike are compared by."""
+    return log_p - log_doubt_of(log_p)

@@ -149,7 +149,7 @@ def _estimate(
         original=model.digest,
         data=case.data_digest,
         scenario=case.scenario,
-        recipe=None if plan.recipe is None else plan.recipe.model_dump(),
+        recipe=None if plan.recipe is None else plan.recipe.model_dump(exclude={"base"}),
         head=plan.model.head,
         seed=plan.run.seed,
         device=choose_device(plan.run.device).type,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -24,13 +26,15 @@ from unaudit.engine.answers import code_digest
 from unaudit.engine.choose import engine_from
 from unaudit.engine.jobs import Job, results_of
 from unaudit.engine.store import Store, content_key
-from unaudit.errors import InputError
+from unaudit.errors import InputError, UsageError
 from unaudit.fidelity import MADE
 from unaudit.loading import LoadedModel, Provenance, Trust
 from unaudit.loading.architectures import build_architecture, parse_architecture
 from unaudit.loading.fit import digest_of
 from unaudit.plan import AuditPlan, RecipeSection
 from unaudit.progress import SILENT, Progress
+from unaudit.text import plain
+from unaudit.training.base import Base, load_base
 from unaudit.training.defaults import Setting, setting_of
 from unaudit.training.model_job import model_job, task_of, weights_of
 from unaudit.training.together import Together
@@ -38,6 +42,10 @@ from unaudit.unlearners import Task, UnlearnerCard, load_unlearners
 
 BATCH = 1024
 """Examples at a time while data are laid out for workers."""
+MOST_TEXT = 8 << 30
+"""Bytes of token ids of one data set, padding included, that are laid out for workers."""
+CODE = ("unaudit.training", "unaudit.unlearners", "unaudit.loading", "unaudit.tokens")
+"""What decides the weights of a model that is made."""
 
 
 class Workshop:
@@ -71,12 +79,35 @@ class Workshop:
         self.n_classes = 1 + max(int(labels.max()) for labels in (self.train.labels, *held))
         self.module = model.module
         recipe = plan.recipe or RecipeSection()
-        shape = self.train.input_shape
-        self.setting: Setting = setting_of(recipe.model_dump(), self.module, shape)
+        self._starts_from, self._stated_arch = recipe.base, plan.model.arch
+        self.setting: Setting = setting_of(
+            recipe.model_dump(exclude={"base"}),
+            self.module,
+            self.train.input_shape,
+            pretrained=recipe.base is not None,
+        )
         # an accelerator is kept busy by one process; a cluster has more of them
         alone = self.device != "cpu" and plan.run.engine == "local"
         workers = 1 if alone else plan.calibration.workers
         self.executor = Together(engine_from(plan.run.engine, workers))
+
+    @cached_property
+    def base(self) -> Base | None:
+        """What originals, retrained and shadow models start from; None: random weights.
+
+        Raises:
+            UsageError: it is of another architecture, or a model that saw the forget set.
+            InputError, UnsafeModelError: its file cannot be used.
+        """
+        if self._starts_from is None:
+            return None
+        case = self.case
+        saw_all = {
+            candidate.label: candidate.model.module
+            for candidate in (case.subject, case.original)
+            if candidate is not None and isinstance(candidate.model, LoadedModel)
+        }
+        return load_base(self._starts_from, self.module, self._stated_arch, saw_all)
 
     def make(
         self,
@@ -120,16 +151,21 @@ class Workshop:
             data=self.case.splits["forget"].digest,
             validation=self._validation_digest(method),
             original=None if original is None else original.digest,
-            code=code_digest("unaudit.training", "unaudit.unlearners", "unaudit.loading"),
+            code=code_digest(*CODE),
         )
 
     def world(self) -> dict[str, Any]:
-        """What every job of this workshop is told: architecture, recipe, request."""
+        """What every job of this workshop is told: architecture, recipe, request.
+
+        Raises:
+            UsageError, InputError, UnsafeModelError: see :attr:`base`.
+        """
         return {
             "arch": self.arch,
             "trusted": self.trusted,
             "recipe": dataclasses.asdict(self.setting.recipe),
             "augment": self.setting.augment,
+            "base": None if self.base is None else self.base.digest,
             "scenario": self.case.scenario,
             "n_classes": self.n_classes,
             "head": self.head,
@@ -154,6 +190,8 @@ class Workshop:
         trust = Trust("the plan trusts it") if self.trusted else None
         built = build_architecture(parse_architecture(self.arch), trust)
         built.module.load_state_dict(load(weights))
+        # a calibrator starts from the original
+        base = self.base if role in ("original", "retrained") else None
         provenance = Provenance(
             name=label,
             sha256=hashlib.sha256(weights).hexdigest(),
@@ -162,13 +200,14 @@ class Workshop:
             tier="T0" if built.code_sha256 is None else "T2",
             arch=self.shown_arch,
             parameters=sum(value.numel() for value in built.module.parameters()),
-            notes=(MADE,),
+            notes=(MADE, *(() if base is None else base.notes)),
         )
         digest = digest_of(built.module, built.spec or self.arch, built.code_sha256 or "")
         return Candidate(role, label, LoadedModel(built.module, provenance, digest))
 
     def places(self, original: nn.Module | None = None) -> dict[str, str]:
-        """Files that workers read: preprocessed inputs, labels, the forget mask, the original."""
+        """Files that workers read: preprocessed inputs, labels, the forget mask, the original, and
+        the weights that training starts from."""
         forget = self.case.splits["forget"]
         mask = np.zeros(len(self.train), dtype=bool)
         mask[forget.rows] = True
@@ -182,9 +221,9 @@ class Workshop:
         if original is not None:
             weights = weights_of(original)
             digest = hashlib.sha256(weights).hexdigest()
-            places["original"] = self.array(
-                "weights", digest, np.frombuffer(weights, dtype=np.uint8)
-            )
+            places["original"] = self._bytes("weights", digest, weights)
+        if self.base is not None:
+            places["base"] = self._bytes("weights", self.base.digest, self.base.weights)
         return places
 
     def held(self, name: Literal["unseen", "validation"]) -> dict[str, str]:
@@ -196,7 +235,18 @@ class Workshop:
         }
 
     def inputs(self, dataset: Dataset) -> str:
-        """The file of all preprocessed inputs of a data set."""
+        """The file of all preprocessed inputs of a data set.
+
+        Raises:
+            UsageError: texts that would all be padded to the length of an endless one.
+        """
+        shape = (len(dataset), *dataset.input_shape)
+        size = math.prod(shape) * dataset.input_dtype.itemsize
+        if dataset.input_dtype.kind == "i" and size > MOST_TEXT:
+            raise UsageError(
+                f"{plain(dataset.name)}: padded to its longest text of {shape[1]:,} tokens, the "
+                f"data take {size >> 30} GiB to train on; set preprocess.max_length"
+            )
 
         def fill(array: npt.NDArray[Any]) -> None:
             at = 0
@@ -204,7 +254,6 @@ class Workshop:
                 array[at : at + len(batch)] = batch.numpy()
                 at += len(batch)
 
-        shape = (len(dataset), *dataset.input_shape)
         return self._file("inputs", dataset.digest, shape, dataset.input_dtype, fill)
 
     def array(self, what: str, digest: str, values: npt.NDArray[Any]) -> str:
@@ -214,6 +263,9 @@ class Workshop:
             array[:] = values
 
         return self._file(what, digest, values.shape, values.dtype, fill)
+
+    def _bytes(self, what: str, digest: str, content: bytes) -> str:
+        return self.array(what, digest, np.frombuffer(content, dtype=np.uint8))
 
     def _file(
         self,
@@ -237,9 +289,9 @@ class Workshop:
 
 
 def can_work(card: UnlearnerCard, case: Case) -> bool:
-    """Whether a method makes a calibrator of this case: an approximate one, for this scenario, with
-    the data that it consumes."""
+    """Whether a method makes a calibrator of this case: an approximate one, for such models and
+    this scenario, with the data that it consumes."""
     lacks = "validation" in card.consumes and "validation" not in case.splits
     texts = case.splits["forget"].dataset.input_dtype.kind != "f"
-    fits = case.scenario in card.scenarios and not (texts and card.moves_inputs)
-    return not card.exact and fits and not lacks
+    fits = case.scenario in card.scenarios and case.task in card.tasks
+    return not card.exact and fits and not (texts and card.moves_inputs) and not lacks

@@ -21,7 +21,7 @@ from attacks.black_box._selection import (
     too_few,
 )
 from unaudit.evidence import Evidence, FloatArray, IntArray, ProbeCard, Scores, SplitName
-from unaudit.views import BlackBox, Outputs
+from unaudit.views import BlackBox
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +107,8 @@ class FittedAttack(ABC):
         require_whole(self, "max_fit", MIN_EXAMPLES // 2)
 
     @abstractmethod
-    def signal(self, outputs: Outputs) -> FloatArray:
-        """(n,) what the attacker sees of each example."""
+    def signal(self, view: BlackBox, split: SplitName) -> FloatArray:
+        """(n,) what the attacker sees of each example of a split."""
 
     @abstractmethod
     def attacker(self, n_classes: int) -> Fit:
@@ -125,11 +125,11 @@ class FittedAttack(ABC):
             if len(pool) < MIN_EXAMPLES:
                 what = f"{split} examples" + (" of the kept classes" if kept_only else "")
                 return too_few(len(pool), what)
-        signals = {split: self.signal(view.outputs(split))[pools[split]] for split in splits}
+        signals = {split: self.signal(view, split)[pools[split]] for split in splits}
         fitted = cross_fit(
             signals["retain"],
             signals["unseen"],
-            self.signal(view.outputs("forget")),
+            self.signal(view, "forget"),
             self.attacker(view.n_classes),
             self.max_fit,
             rng,

@@ -8,9 +8,10 @@ set; where that is every class, nothing is left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from unaudit.evidence import (
     FloatArray,
@@ -22,6 +23,9 @@ from unaudit.evidence import (
     Statistic,
 )
 from unaudit.views import BlackBox
+
+Usable: TypeAlias = Callable[[SplitName], npt.NDArray[np.bool_]]
+"""From a split's name to (n,) whether an example can be scored at all."""
 
 MIN_EXAMPLES = 20
 """Fewer examples on one side say nothing: the finest step of a rate would be above 5 %."""
@@ -43,23 +47,33 @@ def too_few(found: int, kind: str) -> Skipped:
 
 def all_rows(view: BlackBox, split: SplitName) -> IntArray:
     """(n,) positions of all examples."""
-    return np.arange(len(view.outputs(split)), dtype=np.int64)
+    return np.arange(len(view.predictions(split)), dtype=np.int64)
 
 
 def rows_of_forget_classes(view: BlackBox, split: SplitName) -> IntArray:
     """(k,) positions of the examples whose class occurs in the forget set, ascending."""
-    return np.flatnonzero(np.isin(view.outputs(split).labels, view.forget_classes))
+    return np.flatnonzero(np.isin(view.predictions(split).labels, view.forget_classes))
 
 
 def rows_of_kept_classes(view: BlackBox, split: SplitName) -> IntArray:
     """(k,) positions of the examples whose class does not occur in the forget set, ascending."""
-    return np.flatnonzero(~np.isin(view.outputs(split).labels, view.forget_classes))
+    return np.flatnonzero(~np.isin(view.predictions(split).labels, view.forget_classes))
+
+
+def comparable_rows(view: BlackBox, split: SplitName, usable: Usable | None = None) -> IntArray:
+    """(k,) positions of the usable examples that may be compared with the forget set, ascending:
+    of the forget set all."""
+    choose = all_rows if split == "forget" else rows_of_forget_classes
+    rows = choose(view, split)
+    return rows if usable is None else rows[usable(split)[rows]]
 
 
 def partial_rows(view: BlackBox, rows: Mapping[SplitName, IntArray]) -> dict[SplitName, IntArray]:
     """``Scores.rows``: the splits that were not scored whole."""
     return {
-        split: chosen for split, chosen in rows.items() if len(chosen) < len(view.outputs(split))
+        split: chosen
+        for split, chosen in rows.items()
+        if len(chosen) < len(view.predictions(split))
     }
 
 
@@ -68,6 +82,7 @@ def score_like_forget(
     score: Callable[[SplitName], FloatArray],
     statistic: Statistic,
     detail: Mapping[str, Any] | None = None,
+    usable: Usable | None = None,
 ) -> Scores:
     """Score the forget set and, of unseen and retain, the examples of the forget classes.
 
@@ -75,19 +90,20 @@ def score_like_forget(
 
     Args:
         score: from a split's name to one score per example of the whole split.
+        usable: which examples can be scored; None: all. At least one of forget can.
     """
     rows: dict[SplitName, IntArray] = {}
     scores: dict[SplitName, FloatArray] = {}
-    beside: tuple[SplitName, ...] = ("unseen", "retain")
-    for split in beside:
+    candidates: tuple[SplitName, ...] = ("forget", "unseen", "retain")
+    for split in candidates:
         if split not in view.splits:
             continue
-        chosen = rows_of_forget_classes(view, split)
-        if len(chosen) >= MIN_EXAMPLES:
+        chosen = comparable_rows(view, split, usable)
+        if split == "forget" or len(chosen) >= MIN_EXAMPLES:
             rows[split] = chosen
             scores[split] = score(split)[chosen]
     return Scores(
-        forget=score("forget"),
+        forget=scores["forget"],
         unseen=scores.get("unseen"),
         retain=scores.get("retain"),
         statistic=statistic,

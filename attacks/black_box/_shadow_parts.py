@@ -1,4 +1,8 @@
-"""The examples that an attack with shadow models scores, and how the models stand to them."""
+"""The examples that an attack with shadow models scores, and how the models stand to them.
+
+What is compared is the logit-scaled confidence in the truth. Of a text it is that in its tokens on
+average: log c − log(1 − c) with c the geometric mean of their probabilities.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +114,7 @@ def compared_parts(card: ProbeCard, view: BlackBox, choose: Choose, least: int) 
             splits[split] = part
         elif split != "retain":
             return too_few_models(0 if part is None else len(part.rows), split, needed, least)
-    left_out = len(view.outputs("forget")) - len(splits["forget"].rows)
+    left_out = len(view.predictions("forget")) - len(splits["forget"].rows)
     return Parts(view.shadows, splits, left_out)
 
 

@@ -16,8 +16,8 @@ from attacks.black_box._selection import (
     score_like_forget,
     too_few,
 )
-from unaudit.evidence import Evidence, FloatArray, ProbeCard, Scores
-from unaudit.views import BlackBox, Outputs
+from unaudit.evidence import Evidence, FloatArray, ProbeCard, Scores, SplitName
+from unaudit.views import BlackBox
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ThresholdAttack(ABC):
     card: ClassVar[ProbeCard]
 
     @abstractmethod
-    def score(self, outputs: Outputs) -> FloatArray:
-        """(n,) higher = more like a member."""
+    def score(self, view: BlackBox, split: SplitName) -> FloatArray:
+        """(n,) of a whole split; higher = more like a member."""
 
     def detail(self, scores: Scores, rng: np.random.Generator) -> Mapping[str, Any]:
         """Extras for the report; none unless a subclass has some."""
@@ -44,5 +44,5 @@ class ThresholdAttack(ABC):
         unseen = rows_of_forget_classes(view, "unseen")
         if len(unseen) < MIN_EXAMPLES:
             return too_few(len(unseen), "unseen examples of the forget classes")
-        scores = score_like_forget(view, lambda split: self.score(view.outputs(split)), "auc")
+        scores = score_like_forget(view, lambda split: self.score(view, split), "auc")
         return replace(scores, detail=self.detail(scores, rng))

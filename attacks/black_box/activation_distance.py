@@ -1,4 +1,8 @@
-"""Activation distance: how far the predicted probabilities are from a retrained model's."""
+"""Activation distance: how far the predicted probabilities are from a retrained model's.
+
+For classifiers alone: what is kept of a language model's predictions does not say how far two of
+them are from each other, and of the probabilities of the true tokens ``jsd`` speaks.
+"""
 
 from __future__ import annotations
 

@@ -49,6 +49,9 @@ class AdaptiveUnlearningScore:
 
     A probe sees a model and a retrained one, never the original; the accuracy that unlearning may
     cost is measured from the model that one would deploy instead.
+
+    For classifiers alone: the formula of class removal is 1 where nothing of the class is right,
+    while a language model that never saw a topic still predicts many of its tokens.
     """
 
     card: ClassVar[ProbeCard] = ProbeCard(

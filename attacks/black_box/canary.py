@@ -11,6 +11,7 @@ import numpy as np
 
 from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from unaudit.evidence import (
+    ANY_TASK,
     PROBES,
     Evidence,
     FloatArray,
@@ -75,7 +76,7 @@ class PartAttack(ABC):
         skip = absent(self.card, view) or self.obstacle(view)
         if skip is not None:
             return skip
-        forget, unseen = view.outputs("forget"), view.outputs("unseen")
+        forget, unseen = view.predictions("forget"), view.predictions("unseen")
         own = self.part(view, "forget")
         if len(own) < MIN_EXAMPLES:
             return too_few(len(own), f"{self.kind} in the forget set")
@@ -93,8 +94,8 @@ class PartAttack(ABC):
             detail={
                 "forget_examples": len(own),
                 "unseen_examples": len(alike),
-                "forget_accuracy": float(forget.correct[own].mean()),
-                "unseen_accuracy": float(unseen.correct[alike].mean()),
+                "forget_accuracy": float(forget.hit_rate[own].mean()),
+                "unseen_accuracy": float(unseen.hit_rate[alike].mean()),
                 **self.detail(planted, never_trained),
             },
         )
@@ -133,6 +134,7 @@ class CanaryExposure(PartAttack):
             "Canaries that are easily recognized can be forgotten with care while the rest is not.",
         ),
         needs=frozenset({"unseen"}),
+        tasks=ANY_TASK,
         asks="canaries",
     )
 
@@ -185,6 +187,7 @@ class InDistributionPart(PartAttack):
             "memorized example by example goes unseen.",
         ),
         needs=frozenset({"unseen"}),
+        tasks=ANY_TASK,
         asks="canaries",
     )
 
@@ -197,5 +200,5 @@ class InDistributionPart(PartAttack):
 
     def part(self, view: BlackBox, split: SplitName) -> IntArray:
         marked = view.marks.canaries.get(split)
-        count = len(view.outputs(split))
+        count = len(view.predictions(split))
         return np.arange(count) if marked is None else np.flatnonzero(~marked)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from attacks.black_box._crossfit import SvcAttack
-from unaudit.evidence import PROBES, FloatArray, ProbeCard
-from unaudit.views import Outputs
+from unaudit.evidence import PROBES, FloatArray, ProbeCard, SplitName
+from unaudit.views import BlackBox
 
 
 @PROBES.register("confidence")
@@ -41,8 +41,8 @@ class ConfidenceAttack(SvcAttack):
         needs=frozenset({"retain", "unseen"}),
     )
 
-    def signal(self, outputs: Outputs) -> FloatArray:
-        return np.exp(outputs.log_confidence)
+    def signal(self, view: BlackBox, split: SplitName) -> FloatArray:
+        return np.exp(view.outputs(split).log_confidence)
 
     def span(self, n_classes: int) -> float:
         return 1.0

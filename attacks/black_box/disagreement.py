@@ -8,13 +8,19 @@ from typing import ClassVar
 import numpy as np
 
 from attacks.black_box._pairs import OutputDistance
-from unaudit.evidence import PROBES, FloatArray, ProbeCard
+from unaudit.evidence import ANY_TASK, PROBES, FloatArray, ProbeCard
+from unaudit.token_outputs import TokenOutputs
 
 
 @PROBES.register("disagreement")
 @dataclass(frozen=True)
 class Disagreement(OutputDistance):
-    """1 where the likeliest classes differ, else 0; a tie goes to the lower class number."""
+    """1 where the likeliest classes differ, else 0; a tie goes to the lower class number.
+
+    Of language models only whether the likeliest token is the true one is kept. The score of a text
+    is the share of its tokens that one model gets right and the other does not: there they surely
+    disagree, so it is at most the share of tokens on which they do.
+    """
 
     card: ClassVar[ProbeCard] = ProbeCard(
         name="disagreement",
@@ -22,18 +28,24 @@ class Disagreement(OutputDistance):
         family="output-distance",
         measures=(
             "Share of forget examples for which the model and a retrained one predict different "
-            "classes: 0 = always the same, 1 = never."
+            "classes, or of their tokens that only one of the two gets right: 0 = always the same, "
+            "1 = never."
         ),
         source="zero-one form of the activation distance (Golatkar et al. 2021; Goel et al. 2022)",
         cost="no forward pass beyond the shared ones; one pass over the forget logits",
         blind_spots=(
             "Refitting or masking the last layer alone fools it (IDI §3.1).",
             "Unsigned: over-unlearning and a different training recipe raise it too.",
-            "Sees the winning class only, not the confidence in it.",
+            "Sees the winner only, not the confidence in it; of a language model only where one of "
+            "the two is right.",
         ),
+        tasks=ANY_TASK,
         comparative=True,
         unsigned=True,
     )
 
     def distance(self, log_p: FloatArray, log_q: FloatArray) -> FloatArray:
         return np.asarray(log_p.argmax(axis=1) != log_q.argmax(axis=1), dtype=np.float64)
+
+    def token_distance(self, own: TokenOutputs, other: TokenOutputs) -> FloatArray:
+        return np.asarray(np.asarray(own.greedy) != np.asarray(other.greedy), dtype=np.float64)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from attacks.black_box._crossfit import SvcAttack
-from unaudit.evidence import PROBES, FloatArray, ProbeCard
-from unaudit.views import Outputs
+from unaudit.evidence import PROBES, FloatArray, ProbeCard, SplitName
+from unaudit.views import BlackBox
 
 
 @PROBES.register("entropy")
@@ -39,8 +39,8 @@ class EntropyAttack(SvcAttack):
         needs=frozenset({"retain", "unseen"}),
     )
 
-    def signal(self, outputs: Outputs) -> FloatArray:
-        return outputs.entropy
+    def signal(self, view: BlackBox, split: SplitName) -> FloatArray:
+        return view.outputs(split).entropy
 
     def span(self, n_classes: int) -> float:
         return math.log(n_classes)

@@ -11,7 +11,16 @@ from scipy.special import ndtri
 from attacks.black_box._likelihood import EPSILON, Mask, Scored, chunks
 from attacks.black_box._parameters import require_positive, require_whole
 from attacks.black_box._selection import MIN_EXAMPLES, absent
-from unaudit.evidence import PROBES, Evidence, FloatArray, IntArray, ProbeCard, Scalar, Skipped
+from unaudit.evidence import (
+    ANY_TASK,
+    PROBES,
+    Evidence,
+    FloatArray,
+    IntArray,
+    ProbeCard,
+    Scalar,
+    Skipped,
+)
 from unaudit.views import BlackBox
 
 MARGIN = 100.0
@@ -81,6 +90,7 @@ class MarginDivergence:
         ),
         scenarios=frozenset({"sample", "partial-class"}),
         unsigned=True,
+        tasks=ANY_TASK,
         shadows="trained",
     )
 
@@ -110,9 +120,9 @@ class MarginDivergence:
                 "shadow models (--shadows N)"
             )
         rows = known.rows[columns]
-        own = view.outputs("forget").logit_confidence[rows]
+        own = view.predictions("forget").logit_confidence[rows]
         value, influence, shares = self._divergence(own, known.scores, never, columns)
-        total = len(view.outputs("forget"))
+        total = len(view.predictions("forget"))
         return Scalar(
             value=value,
             # the shadow models are the same for every model that is compared

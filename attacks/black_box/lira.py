@@ -22,7 +22,7 @@ from attacks.black_box._likelihood import (
 )
 from attacks.black_box._parameters import require_positive
 from attacks.black_box._shadow_parts import compared_parts, counted, require_choice
-from unaudit.evidence import PROBES, Evidence, FloatArray, ProbeCard, Skipped
+from unaudit.evidence import ANY_TASK, PROBES, Evidence, FloatArray, ProbeCard, Skipped
 from unaudit.shadows import Shadows, ShadowScores
 from unaudit.views import BlackBox
 
@@ -64,6 +64,7 @@ class LikelihoodRatioAttack:
             "Asks whether examples look trained on, not whether they look unlearned (U-LiRA).",
         ),
         needs=frozenset({"unseen"}),
+        tasks=ANY_TASK,
         shadows="trained",
     )
 

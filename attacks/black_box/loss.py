@@ -13,8 +13,8 @@ from attacks.black_box._crossfit import cross_fit
 from attacks.black_box._parameters import require_positive, require_whole
 from attacks.black_box._selection import MIN_EXAMPLES
 from attacks.black_box._threshold import ThresholdAttack
-from unaudit.evidence import PROBES, FloatArray, ProbeCard, Scores
-from unaudit.views import Outputs
+from unaudit.evidence import ANY_TASK, PROBES, FloatArray, ProbeCard, Scores, SplitName
+from unaudit.views import BlackBox
 
 
 @PROBES.register("loss")
@@ -26,6 +26,9 @@ class LossAttack(ThresholdAttack):
     splits, ideal 0.5. Its decision is a threshold on the loss, so the AUC says the same over all
     thresholds; the regression's own accuracy, cross-fitted on halves, is in the detail where both
     sides have enough examples.
+
+    The loss of a text is that per token, averaged over it: published attacks on language models
+    take the log-perplexity, which is the same.
     """
 
     card: ClassVar[ProbeCard] = ProbeCard(
@@ -36,7 +39,10 @@ class LossAttack(ThresholdAttack):
             "AUC of forget against unseen examples of the same classes by loss: 0.5 = cannot be "
             "told apart, higher = forget examples have the lower loss of examples trained on."
         ),
-        source="Kurmanji et al. 2024 (SCRUB), basic MIA; SURE (2025), MIA-I; Yeom et al. 2018",
+        source=(
+            "Kurmanji et al. 2024 (SCRUB), basic MIA; SURE (2025), MIA-I; Yeom et al. 2018; of "
+            "texts: Carlini et al. 2021, §4.2"
+        ),
         cost="no forward pass beyond the shared one; two one-dimensional logistic regressions",
         blind_spots=(
             "Refitting or masking the last layer alone fools it (IDI §3.1).",
@@ -45,10 +51,11 @@ class LossAttack(ThresholdAttack):
             "memorized example by example goes unseen.",
         ),
         needs=frozenset({"unseen"}),
+        tasks=ANY_TASK,
     )
 
     clip: float = 100.0
-    """Largest loss in nats, as in SCRUB."""
+    """Largest loss in nats, of a text per token, as in SCRUB."""
     max_fit: int = 10_000
     """Examples per side that one logistic regression is fitted on, drawn at random."""
 
@@ -56,8 +63,8 @@ class LossAttack(ThresholdAttack):
         require_positive(self, "clip")
         require_whole(self, "max_fit", MIN_EXAMPLES // 2)
 
-    def score(self, outputs: Outputs) -> FloatArray:
-        return np.maximum(outputs.log_confidence, -self.clip)
+    def score(self, view: BlackBox, split: SplitName) -> FloatArray:
+        return np.maximum(view.predictions(split).log_confidence, -self.clip)
 
     def detail(self, scores: Scores, rng: np.random.Generator) -> Mapping[str, Any]:
         unseen = scores.unseen

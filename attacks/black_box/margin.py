@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from attacks.black_box._threshold import ThresholdAttack
-from unaudit.evidence import PROBES, FloatArray, ProbeCard
-from unaudit.views import Outputs
+from unaudit.evidence import PROBES, FloatArray, ProbeCard, SplitName
+from unaudit.views import BlackBox
 
 
 @PROBES.register("margin")
@@ -38,5 +38,5 @@ class MarginAttack(ThresholdAttack):
         needs=frozenset({"unseen"}),
     )
 
-    def score(self, outputs: Outputs) -> FloatArray:
-        return outputs.margin
+    def score(self, view: BlackBox, split: SplitName) -> FloatArray:
+        return view.outputs(split).margin

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from attacks.black_box._threshold import ThresholdAttack
-from unaudit.evidence import PROBES, FloatArray, IntArray, ProbeCard
-from unaudit.views import Outputs
+from unaudit.evidence import PROBES, FloatArray, IntArray, ProbeCard, SplitName
+from unaudit.views import BlackBox, Outputs
 
 
 @PROBES.register("modified-entropy")
@@ -40,8 +40,8 @@ class ModifiedEntropyAttack(ThresholdAttack):
         needs=frozenset({"unseen"}),
     )
 
-    def score(self, outputs: Outputs) -> FloatArray:
-        return -modified_entropy(outputs)
+    def score(self, view: BlackBox, split: SplitName) -> FloatArray:
+        return -modified_entropy(view.outputs(split))
 
 
 def modified_entropy(outputs: Outputs) -> FloatArray:

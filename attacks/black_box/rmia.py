@@ -11,7 +11,7 @@ from attacks.black_box._likelihood import LARGEST, Examples, Mask, Scored, chunk
 from attacks.black_box._parameters import require_positive
 from attacks.black_box._shadow_parts import compared_parts, counted, require_choice
 from unaudit.errors import UsageError
-from unaudit.evidence import PROBES, Evidence, FloatArray, IntArray, ProbeCard, Skipped
+from unaudit.evidence import ANY_TASK, PROBES, Evidence, FloatArray, IntArray, ProbeCard, Skipped
 from unaudit.shadows import ShadowScores
 from unaudit.views import BlackBox
 
@@ -48,6 +48,7 @@ class RobustMembershipAttack:
             "With many shadow models the likelihood ratio (LiRA) sees more.",
         ),
         needs=frozenset({"unseen"}),
+        tasks=ANY_TASK,
         shadows="trained",
     )
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from attacks.black_box._attackers import Fit, fit_logistic
 from attacks.black_box._crossfit import FittedAttack
-from unaudit.evidence import PROBES, FloatArray, ProbeCard
-from unaudit.views import Outputs
+from unaudit.evidence import PROBES, FloatArray, ProbeCard, SplitName
+from unaudit.views import BlackBox, Outputs
 
 
 @PROBES.register("train-vs-test")
@@ -48,7 +48,8 @@ class TrainVersusTestAttack(FittedAttack):
     max_fit: int = 10_000
     """Examples per side that one attacker is fitted on, drawn at random."""
 
-    def signal(self, outputs: Outputs) -> FloatArray:
+    def signal(self, view: BlackBox, split: SplitName) -> FloatArray:
+        outputs = view.outputs(split)
         return np.exp(Outputs(outputs.logits, outputs.predicted).log_confidence)
 
     def attacker(self, n_classes: int) -> Fit:

@@ -20,7 +20,7 @@ from attacks.black_box._likelihood import (
 )
 from attacks.black_box._parameters import require_positive
 from attacks.black_box._shadow_parts import compared_parts, counted, require_choice
-from unaudit.evidence import PROBES, Evidence, ProbeCard, Skipped
+from unaudit.evidence import ANY_TASK, PROBES, Evidence, ProbeCard, Skipped
 from unaudit.shadows import ShadowScores
 from unaudit.views import BlackBox
 
@@ -61,6 +61,7 @@ class UnlearningLikelihoodRatio:
             "subject holds.",
         ),
         needs=frozenset({"unseen"}),
+        tasks=ANY_TASK,
         shadows="unlearned",
     )
 

@@ -96,4 +96,6 @@ def last_blocks(view: WhiteBox, blocks: int) -> tuple[str, ...]:
 
 def has_weights(tail: Tail, head: str) -> bool:
     """Whether anything but the head can be trained behind the cut."""
-    return any(not name.startswith(f"module.{head}.") for name, _ in tail.named_parameters())
+    # by identity: a head may share its weights with an embedding, under whose name they then are
+    own = {id(parameter) for parameter in tail.module.get_submodule(head).parameters()}
+    return any(id(parameter) not in own for parameter in tail.parameters())

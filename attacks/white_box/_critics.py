@@ -15,6 +15,7 @@ from attacks.white_box._softmax import Scaling, fit_head
 from unaudit.evidence import FloatArray, IntArray
 from unaudit.training import initialize_layer
 from unaudit.white_box import Tail
+from unaudit.white_box.causal_tail import CausalTail
 
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Penalties of the convex critic, tried from strong to weak while the held-out loss improves."""
@@ -119,6 +120,8 @@ class Critic(nn.Module):
         """
         super().__init__()
         self.tail = tail
+        if isinstance(tail, CausalTail):
+            tail.leave_head()
         self.top = nn.Linear(width, n_labels).to(next(tail.parameters()).device)
         self.factor = 1.0
         """Applied to the activations first."""

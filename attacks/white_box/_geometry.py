@@ -42,7 +42,8 @@ class Geometry:
 
     def signals(self, features: FloatArray, labels: IntArray) -> FloatArray:
         """(n, 4): distances to the own class and to the nearest other one, the difference of their
-        squares, and whether the own class is the nearest of all.
+        squares, and whether the own class is the nearest of all. Where there is one class, (n, 1):
+        the distance to it.
 
         Args:
             features: (n, d).
@@ -57,6 +58,8 @@ class Geometry:
         squares = np.maximum(squares, 0.0)
         each, own_class = np.arange(len(labels)), np.searchsorted(self.classes, labels)
         own = squares[each, own_class]
+        if len(self.classes) == 1:
+            return np.asarray(np.sqrt(own)[:, None])
         squares[each, own_class] = np.inf
         other = squares.min(axis=1)
         nearest = (own < other).astype(np.float64)

@@ -54,19 +54,25 @@ def log_head_norms(
 
 
 def gradient_norms(
-    network: nn.Module, parameters: Sequence[nn.Parameter], inputs: Tensor, labels: Tensor
+    network: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    inputs: Tensor,
+    labels: Tensor,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """(b,) norms of each example's gradient of the cross-entropy with respect to ``parameters``.
 
-    By outer products where every parameter belongs to a layer for which that is known and which
-    runs once; else by ``torch.func``.
+    Where an example has several rows of logits, as a text has one per token, it is the gradient of
+    their mean cross-entropy. By outer products where every parameter belongs to a layer for which
+    that is known and which runs once; else by ``torch.func``.
 
     Args:
         network: in eval mode, so that examples do not influence each other; its parameters'
             ``requires_grad`` is changed.
         parameters: some of the network's.
         inputs: (b, …).
-        labels: (b,) int64.
+        labels: (rows,) int64, the truth of each row of logits.
+        counts: (b,) rows of each example; default: one.
     """
     wanted = {id(parameter) for parameter in parameters}
     for parameter in network.parameters():
@@ -77,14 +83,18 @@ def gradient_norms(
         if any(id(own) in wanted for own in layer.parameters(recurse=False))
     ]
     if all(rule_for(layer) is not None for layer in layers):
-        squared = _by_outer_products(network, layers, inputs, labels)
+        squared = _by_outer_products(network, layers, inputs, labels, counts)
         if squared is not None:
             return squared.sqrt()
-    return by_transform(network, parameters, inputs, labels)
+    return by_transform(network, parameters, inputs, labels, counts)
 
 
 def by_transform(
-    network: nn.Module, parameters: Sequence[nn.Parameter], inputs: Tensor, labels: Tensor
+    network: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    inputs: Tensor,
+    labels: Tensor,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """The same norms from gradients that ``torch.func`` forms, for layers of any kind: of many
     examples at once, or, where the network's own code does not allow that, of one by one."""
@@ -97,8 +107,12 @@ def by_transform(
 
     def loss(own: dict[str, Tensor], example: Tensor, label: Tensor) -> Tensor:
         logits = torch.func.functional_call(network, (own, fixed), (example[None],))
-        return functional.cross_entropy(logits, label[None])
+        return functional.cross_entropy(logits, label.reshape(-1))
 
+    if counts is not None:
+        truths = labels.split(list(counts))
+        own = [torch.func.grad(loss)(trained, *pair) for pair in zip(inputs, truths, strict=True)]
+        return torch.stack([torch.cat([x.flatten() for x in each.values()]).norm() for each in own])
     size = sum(parameter.numel() for parameter in trained.values())
     step = max(1, ELEMENTS_AT_ONCE // max(1, size))
     norms = []
@@ -127,17 +141,24 @@ def _each(
 
 
 def _by_outer_products(
-    network: nn.Module, layers: Sequence[nn.Module], inputs: Tensor, labels: Tensor
+    network: nn.Module,
+    layers: Sequence[nn.Module],
+    inputs: Tensor,
+    labels: Tensor,
+    counts: Sequence[int] | None,
 ) -> Tensor | None:
     """(b,) squared norms; None if a layer does not run exactly once through its own forward."""
-    with _overheard(layers) as heard:
+    with overheard(layers) as heard:
         logits = network(inputs)
     if any(len(heard[id(layer)]) != 1 for layer in layers):
         return None
     runs = [heard[id(layer)][0] for layer in layers]
     if not all(len(given) == len(inputs) for given, _ in runs):
         return None
-    loss = functional.cross_entropy(logits, labels, reduction="sum")
+    losses = functional.cross_entropy(logits, labels, reduction="none")
+    loss = losses.sum()
+    if counts is not None:
+        loss = torch.stack([rows.mean() for rows in losses.split(list(counts))]).sum()
     gradients = torch.autograd.grad(loss, [edge for _, edge in runs])
     total = gradients[0].new_zeros(len(inputs))
     with torch.no_grad():
@@ -150,7 +171,7 @@ def _by_outer_products(
 
 
 @contextmanager
-def _overheard(layers: Sequence[nn.Module]) -> Iterator[dict[int, list[tuple[Tensor, Edge]]]]:
+def overheard(layers: Sequence[nn.Module]) -> Iterator[dict[int, list[tuple[Tensor, Edge]]]]:
     """What each layer was given, and where its output stands in the graph, by the layer's id.
 
     The edge rather than the output: an activation that works in place turns the output into its

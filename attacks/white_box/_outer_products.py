@@ -44,6 +44,8 @@ def rule_for(layer: nn.Module) -> SquaredNorm | None:
         return _batch_norm if not layer.training and layer.running_mean is not None else None
     if kind is nn.GroupNorm:
         return _group_norm
+    if kind.__name__.endswith("RMSNorm") and [*layer._parameters] == ["weight"]:
+        return _rms_norm
     return _layer_norm if kind is nn.LayerNorm else None
 
 
@@ -226,6 +228,19 @@ def _layer_norm(layer: nn.Module, given: Tensor, gradient: Tensor) -> Tensor:
     )
 
 
+def _rms_norm(layer: nn.Module, given: Tensor, gradient: Tensor) -> Tensor:
+    """Of normalizations that every family of language models has its own of: some multiply by the
+    weight, some by one more than it, and all are linear in it."""
+    weight = layer.get_parameter("weight").detach()
+    none, ones = (
+        torch.func.functional_call(layer, {"weight": torch.full_like(weight, value)}, (given,))
+        for value in (0.0, 1.0)
+    )
+    shape = (len(given), -1, weight.numel())
+    plain = (ones - none).reshape(shape)
+    return _scale_and_shift(layer, plain.transpose(1, 2), gradient.reshape(shape).transpose(1, 2))
+
+
 def _scale_and_shift(layer: nn.Module, plain: Tensor, gradient: Tensor) -> Tensor:
     """(b,) for normalized values and gradients (b, channels, …)."""
     shape = (len(plain), plain.shape[1], -1)
@@ -233,7 +248,7 @@ def _scale_and_shift(layer: nn.Module, plain: Tensor, gradient: Tensor) -> Tenso
     total = gradient.new_zeros(len(gradient))
     if _trained(layer.weight):
         total += (plain * gradient).sum(dim=2).square().sum(dim=1)
-    if _trained(layer.bias):
+    if _trained(getattr(layer, "bias", None)):
         total += gradient.sum(dim=2).square().sum(dim=1)
     return total
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attacks.white_box._rows import some
 from attacks.white_box._scales import Scales, find_scales
 from unaudit.evidence import FloatArray, IntArray, SplitName
+from unaudit.tokens import predicts_tokens, truth
 
 if TYPE_CHECKING:
     from unaudit.white_box import WhiteBox
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 64
 """Examples on which the scales of features are measured."""
+LOGITS_AT_ONCE = 1 << 22
+"""Logits of tokens held at a time: 32 MiB in double precision."""
 
 
 class RelearningDivergedError(Exception):
@@ -48,14 +51,17 @@ class Watched:
     """How one copy relearned."""
 
     confidence: FloatArray
-    """(marks, n) probability of the true class for each watched forget example."""
+    """(marks, n) probability of the true class for each watched forget example; of a text, the
+    geometric mean over its tokens."""
     loss: FloatArray
-    """(marks, n) nats."""
+    """(marks, n) nats; of a text per token."""
     correct: FloatArray
-    """(marks, n) 0 or 1."""
+    """(marks, n) 0 or 1; of a text, the share of tokens that come first."""
 
 
-def scales_of(view: WhiteBox, schedule: Schedule, forget: IntArray, seed: int) -> Scales:
+def scales_of(
+    view: WhiteBox, schedule: Schedule, forget: IntArray, seed: int, *, fresh_head: bool
+) -> Scales:
     """Coordinates to train copies of the model in.
 
     Args:
@@ -63,6 +69,7 @@ def scales_of(view: WhiteBox, schedule: Schedule, forget: IntArray, seed: int) -
         schedule: says how forget and retain examples are mixed.
         forget: rows of the forget set that may be trained on.
         seed: of the jitter and the choice of examples; the same for all models.
+        fresh_head: as in :func:`relearn`.
     """
     rng = np.random.default_rng(seed)
     share = round(SAMPLE * schedule.n_forget / (schedule.n_forget + schedule.n_retain))
@@ -72,7 +79,8 @@ def scales_of(view: WhiteBox, schedule: Schedule, forget: IntArray, seed: int) -
         *view.inputs("retain", some(kept, SAMPLE - share, rng)),
     ]
     generator = torch.Generator().manual_seed(seed)
-    return find_scales(view.private_copy(), view.head.name, schedule.spread, inputs, generator)
+    network = _copy(view, fresh_head)
+    return find_scales(network, view.head.name, schedule.spread, inputs, generator)
 
 
 def relearn(
@@ -107,11 +115,7 @@ def relearn(
     kept = np.arange(len(view.labels("retain")), dtype=np.int64)
     forget = _passes(learned, steps * schedule.n_forget, rng)
     retain = _passes(kept, steps * schedule.n_retain, rng)
-    network = view.private_copy()
-    if fresh_head:
-        head = network.get_submodule(view.head.name)
-        for parameter in head.parameters():
-            nn.init.zeros_(parameter)
+    network = _copy(view, fresh_head)
     optimizer = _Descent(network, scales, schedule)
     batches = zip(
         _batches(view, "forget", forget, schedule.n_forget),
@@ -124,7 +128,7 @@ def relearn(
     for step, (wanted, other) in enumerate(batches, start=1):
         inputs = torch.cat([wanted[0], other[0]])
         labels = torch.cat([wanted[1], other[1]])
-        loss = nn.functional.cross_entropy(network(inputs), labels)
+        loss = nn.functional.cross_entropy(network(inputs), truth(network, inputs, labels))
         if not torch.isfinite(loss):
             raise RelearningDivergedError
         optimizer.step(loss)
@@ -135,6 +139,17 @@ def relearn(
         raise RelearningDivergedError
     log_p, correct = joined[:, 0], joined[:, 1]
     return Watched(confidence=np.exp(log_p), loss=-log_p, correct=correct)
+
+
+def _copy(view: WhiteBox, fresh_head: bool) -> nn.Module:
+    """A copy to train, its head zero if it is to be fresh."""
+    network = view.private_copy()
+    if fresh_head:
+        head = network.get_submodule(view.head.name)
+        for name, parameter in list(head.named_parameters(recurse=False)):
+            # weights of its own: they may be those of an embedding, which stays as it is
+            setattr(head, name, nn.Parameter(torch.zeros_like(parameter)))
+    return network
 
 
 class _Descent:
@@ -179,8 +194,32 @@ def _batches(
 
 @torch.no_grad()
 def _examine(network: nn.Module, view: WhiteBox, rows: IntArray) -> Tensor:
-    """(2, n): log p of the true class, and whether it is the prediction."""
+    """(2, n): log p of the truth, and whether it is the prediction; of a text, per token."""
+    if predicts_tokens(network):
+        parts = [_examine_texts(network, ids) for ids in view.inputs("forget", rows)]
+        return torch.cat(parts, dim=1)
     labels = torch.from_numpy(view.labels("forget")[rows]).to(view.device)
     logits = torch.cat([network(inputs) for inputs in view.inputs("forget", rows)])
-    log_p = logits.double().log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
-    return torch.stack([log_p, (logits.argmax(dim=1) == labels).double()])
+    return _judged(logits, labels)
+
+
+def _examine_texts(network: nn.Module, ids: Tensor) -> Tensor:
+    """(2, b), some rows of logits at a time."""
+    model: Any = network
+    hidden, tokens, counts = model.hidden(ids), model.targets(ids), model.counts(ids)
+    vocabulary = model.logits_of(hidden[:1]).shape[1]
+    step = max(1, LOGITS_AT_ONCE // vocabulary)
+    of_tokens = torch.cat(
+        [
+            _judged(model.logits_of(some), own)
+            for some, own in zip(hidden.split(step), tokens.split(step), strict=True)
+        ],
+        dim=1,
+    )
+    return torch.stack([own.mean(dim=1) for own in of_tokens.split(counts.tolist(), dim=1)], dim=1)
+
+
+def _judged(logits: Tensor, truths: Tensor) -> Tensor:
+    """(2, rows) log p of the truth, and whether it is the prediction."""
+    log_p = logits.double().log_softmax(dim=1).gather(1, truths[:, None])[:, 0]
+    return torch.stack([log_p, (logits.argmax(dim=1) == truths).double()])

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unaudit.evidence import IntArray, SplitName
+from unaudit.evidence import IntArray, Skipped, SplitName
 
 if TYPE_CHECKING:
     from unaudit.white_box import WhiteBox
+
+
+def unlabeled(view: WhiteBox) -> Skipped | None:
+    """The reason to skip what needs classes: texts of language models may have none."""
+    if not view.predicts_tokens:
+        return None
+    found = np.unique(np.concatenate([view.labels(split) for split in view.splits]))
+    if len(found) > 1:
+        return None
+    return Skipped("the texts have no labels" if not found.any() else "all texts have one label")
 
 
 def of_forget_classes(view: WhiteBox, split: SplitName) -> IntArray:

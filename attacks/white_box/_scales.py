@@ -15,6 +15,9 @@ for every architecture.
 is measured by how far it moves when the weights before it are jittered, all of them by a given
 part. Unlike its spread over examples this does not blow up features that are hardly used.
 
+Where a language model's head shares its weights with its embedding, these are the head's: as an
+embedding they have no scale to be chosen, for what reads them and the head would both notice.
+
 Whatever else can be trained (normalization layers, embeddings of positions) stays as it is.
 """
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from unaudit.evidence import FloatArray
+from unaudit.tokens import predicts_tokens
 
 MAX_ROUNDS = 200
 """Of normalizing columns and rows; dense matrices need about ten."""
@@ -72,6 +77,9 @@ def find_scales(
     scales[f"{head}.weight"] = (spread**0.5 * columns).to(weight).expand_as(weight)
     if isinstance(linear.bias, nn.Parameter):
         scales[f"{head}.bias"] = torch.ones_like(linear.bias)
+    for name, other in network.named_parameters():
+        if other is weight:  # shared with an embedding, it is the head's
+            scales[name] = scales[f"{head}.weight"]
     return scales
 
 
@@ -155,7 +163,10 @@ def _of_features(
 
 
 def _features(network: nn.Module, head: str, inputs: Sequence[Tensor]) -> Tensor:
-    """(≥ n, d) what the head is given, in double precision."""
+    """(≥ n, d) what the head is given, in double precision; of a text one row per token."""
+    if predicts_tokens(network):
+        model: Any = network
+        return torch.cat([model.hidden(batch).double() for batch in inputs])
     given: list[Tensor] = []
     handle = network.get_submodule(head).register_forward_pre_hook(
         lambda _, args: given.append(args[0].double().flatten(end_dim=-2))

@@ -11,7 +11,7 @@ from attacks.black_box._parameters import require_whole
 from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from attacks.white_box._layers import flat, rows_that_fit, shapes
 from attacks.white_box._rows import some
-from unaudit.evidence import PROBES, Evidence, FloatArray, ProbeCard, Scalar
+from unaudit.evidence import ANY_TASK, PROBES, Evidence, FloatArray, ProbeCard, Scalar
 
 if TYPE_CHECKING:
     from unaudit.white_box import WhiteBox
@@ -52,6 +52,7 @@ class CenteredKernelAlignment:
             "seen on the digits.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         comparative=True,
         unsigned=True,
     )

@@ -12,9 +12,18 @@ from attacks.black_box._parameters import require_whole
 from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from attacks.white_box._devices import in_double
 from attacks.white_box._features import of_training
-from attacks.white_box._rows import proportional
+from attacks.white_box._rows import proportional, unlabeled
 from attacks.white_box._softmax import Scaling
-from unaudit.evidence import PROBES, Evidence, FloatArray, IntArray, ProbeCard, Scalar, Skipped
+from unaudit.evidence import (
+    ANY_TASK,
+    PROBES,
+    Evidence,
+    FloatArray,
+    IntArray,
+    ProbeCard,
+    Scalar,
+    Skipped,
+)
 
 if TYPE_CHECKING:
     from unaudit.white_box import WhiteBox
@@ -56,7 +65,7 @@ class ClusterProbe(ABC):
         """From (k, 2) counts of retain and forget examples per cluster."""
 
     def __call__(self, view: WhiteBox, rng: np.random.Generator) -> Evidence:
-        if (skip := absent(self.card, view)) is not None:
+        if (skip := absent(self.card, view) or unlabeled(view)) is not None:
             return skip
         if view.scenario not in self.card.scenarios:
             return Skipped(
@@ -174,6 +183,7 @@ class ClusterInformation(ClusterProbe):
         cost="no forward pass beyond the shared one; ten runs of k-means on 10,000 examples",
         blind_spots=_BLIND_SPOTS,
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain"}),
         scenarios=frozenset({"class", "partial-class"}),
     )
@@ -202,6 +212,7 @@ class ClusterF1(ClusterProbe):
             "Jumps where k-means splits a cluster in two: noisier than the NMI.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain"}),
         scenarios=frozenset({"class", "partial-class"}),
     )

@@ -13,6 +13,7 @@ from attacks.white_box._features import ROWS_AT_ONCE
 from attacks.white_box._parameters import require_share
 from attacks.white_box._rows import some
 from unaudit.evidence import (
+    ANY_TASK,
     PROBES,
     Evidence,
     FloatArray,
@@ -59,6 +60,7 @@ class DimensionalAlignment:
             "index of a subject that was not made from the given original is rough.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain"}),
         scenarios=frozenset({"class"}),
     )

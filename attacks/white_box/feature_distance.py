@@ -12,7 +12,7 @@ from attacks.black_box._parameters import require_whole
 from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from attacks.white_box._layers import flat, rows_that_fit, shapes
 from attacks.white_box._rows import partial, some
-from unaudit.evidence import PROBES, Evidence, FloatArray, ProbeCard, Scores, Skipped
+from unaudit.evidence import ANY_TASK, PROBES, Evidence, FloatArray, ProbeCard, Scores, Skipped
 
 if TYPE_CHECKING:
     from unaudit.white_box import WhiteBox
@@ -108,6 +108,7 @@ class FeatureDistance(LayerDistance):
         cost=_COST,
         blind_spots=_BLIND_SPOTS,
         access="white-box",
+        tasks=ANY_TASK,
         comparative=True,
         unsigned=True,
     )
@@ -142,6 +143,7 @@ class RelativeFeatureDistance(LayerDistance):
         cost=_COST,
         blind_spots=_BLIND_SPOTS,
         access="white-box",
+        tasks=ANY_TASK,
         comparative=True,
         unsigned=True,
     )

@@ -12,9 +12,10 @@ from attacks.black_box._parameters import require_positive, require_whole
 from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from attacks.white_box._features import ROWS_AT_ONCE
 from attacks.white_box._geometry import Geometry
-from attacks.white_box._rows import deal, partial, some
+from attacks.white_box._rows import deal, partial, some, unlabeled
 from attacks.white_box._softmax import Head, Scaling, fit_head
 from unaudit.evidence import (
+    ANY_TASK,
     PROBES,
     Evidence,
     FloatArray,
@@ -43,7 +44,8 @@ class ActivationAttack:
     the nearest other one, in coordinates in which classes are round (shared covariance, shrunk by a
     tenth), and which of the two is shorter. These mean the same for every class, so what is learned
     on kept classes applies to a forgotten one; the activations themselves were tried and tell less.
-    Class means come from equally many members and others. Attacker and means are fitted on one half
+    Class means come from equally many members and others. Texts without labels are one class, and
+    the distance to its mean is all that is seen. Attacker and means are fitted on one half
     and applied to the other, both ways round; every example is judged once.
     """
 
@@ -66,6 +68,7 @@ class ActivationAttack:
             "An untrained network scores like a retrained one (IDI, table 3).",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain", "unseen"}),
     )
 
@@ -85,13 +88,15 @@ class ActivationAttack:
         half = {split: deal(view.labels(split)[rows[split]], 2, rng) for split in SPLITS}
         parts: dict[SplitName, list[tuple[IntArray, FloatArray]]] = {split: [] for split in SPLITS}
         fitted = []
+        least = 1 if unlabeled(view) is not None else 2
         for side in (0, 1):
             own = {split: rows[split][half[split] == side] for split in SPLITS}
             opposite = {split: rows[split][half[split] != side] for split in SPLITS}
             pairs = _pairs(view, own, self.max_fit, rng)
             per_side = sum(len(pair.members) for pair in pairs if pair.split == "retain")
-            if len(pairs) < 2 or 2 * per_side < MIN_EXAMPLES:
-                return too_few(2 * per_side, "retain and as many unseen examples of two classes")
+            if len(pairs) < least or 2 * per_side < MIN_EXAMPLES:
+                of_classes = " of two classes" if least > 1 else ""
+                return too_few(2 * per_side, f"retain and as many unseen examples{of_classes}")
             fitted.append(per_side)
             attacker = _Attacker.of(view, pairs, self.l2)
             for split in SPLITS:

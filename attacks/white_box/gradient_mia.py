@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from attacks.white_box._rows import of_forget_classes, partial, some
 from unaudit.errors import InputError
 from unaudit.evidence import (
+    ANY_TASK,
     PROBES,
     Evidence,
     FloatArray,
@@ -44,6 +45,7 @@ SMALLEST = 1e-30
 class GradientAttack(ABC):
     """Minus the logarithm of a gradient norm, forget against unseen of the forget classes.
 
+    The loss of a text, for language models, is its mean over the tokens that are predicted.
     Training drives the gradients of its own examples to zero. IDI prints an attack success rate of
     an attacker that it does not describe; the AUC needs none, and for a model that never saw the
     forget set it is 0.5 in every scenario, since both sides then come from the same distribution.
@@ -95,7 +97,11 @@ class GradientAttack(ABC):
 @PROBES.register("gradient-head")
 @dataclass(frozen=True)
 class HeadGradientAttack(GradientAttack):
-    """Gradient of the loss with respect to the last linear layer: ‖p − y‖ · ‖(features, 1)‖."""
+    """Gradient of the loss with respect to the last linear layer: ‖p − y‖ · ‖(features, 1)‖.
+
+    For texts, 1/T ‖Σ_t (p_t − y_t) (h_t, 1)ᵀ‖ with the hidden states h_t, which is exact and needs
+    no gradient.
+    """
 
     card: ClassVar[ProbeCard] = ProbeCard(
         name="gradient-head",
@@ -107,7 +113,10 @@ class HeadGradientAttack(GradientAttack):
             "the smaller gradients of examples trained on."
         ),
         source=SOURCE,
-        cost="no forward pass beyond the shared one; closed form",
+        cost=(
+            "no forward pass beyond the shared one, for language models one over at most "
+            "max_examples of each split; closed form"
+        ),
         blind_spots=(
             "Nearly a function of the loss: refitting the last layer alone fools it (IDI §3.1).",
             "Blind when the original did not overfit; far weaker than attacks with shadow models.",
@@ -115,10 +124,15 @@ class HeadGradientAttack(GradientAttack):
             "comparison with unseen examples means anything.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"unseen"}),
     )
 
     def scorer(self, view: WhiteBox) -> Score:
+        if view.predicts_tokens:
+            from attacks.white_box._token_gradients import head_scores
+
+            return head_scores(view)
         from attacks.white_box._gradients import log_head_norms
 
         has_bias = getattr(view.private_copy().get_submodule(view.head.name), "bias", None)
@@ -144,9 +158,11 @@ class HeadGradientAttack(GradientAttack):
 class BlockGradientAttack(GradientAttack):
     """Gradient of the loss with respect to the last block before the head.
 
-    The last block is what has weights between the last layer behind which there are any and the
-    head. Its inputs come from the cache, so what lies before it is not run again; norms come from
-    outer products, and from ``torch.func`` for layers where those are not known.
+    The last block is what has weights between the last layer behind which there are matrices or
+    kernels and the head: a normalization alone is none. Its inputs come from the cache, so what
+    lies before it is not run again; norms come from outer products, and from ``torch.func`` for
+    layers where those are not known. Of a text longer than a language model takes at once it sees
+    the first window.
     """
 
     card: ClassVar[ProbeCard] = ProbeCard(
@@ -171,6 +187,7 @@ class BlockGradientAttack(GradientAttack):
             "comparison with unseen examples means anything.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"unseen"}),
     )
 
@@ -191,15 +208,22 @@ class BlockGradientAttack(GradientAttack):
         layer, network, parameters = last_block(view)
 
         def score(split: SplitName, rows: IntArray) -> FloatArray:
-            labels = torch.from_numpy(view.labels(split)[rows]).to(view.device)
-            given = _given(view, split, rows, layer, self.batch)
+            batch = self._texts_at_once(view, split) if view.predicts_tokens else self.batch
+            given = _given(view, split, rows, layer, batch)
+            truths = _truths(view, network, split, rows, batch)
             norms = [
-                gradient_norms(network, parameters, inputs, own).double()
-                for inputs, own in zip(given, labels.split(self.batch), strict=True)
+                gradient_norms(network, parameters, inputs, *truth).double()
+                for inputs, truth in zip(given, truths, strict=True)
             ]
             return np.asarray(-torch.cat(norms).clamp(min=SMALLEST).log().cpu().numpy())
 
         return score
+
+    def _texts_at_once(self, view: WhiteBox, split: SplitName) -> int:
+        from attacks.white_box._gradients import ELEMENTS_AT_ONCE
+
+        length = next(view.inputs_inside(split, np.zeros(1, dtype=np.int64))).shape[1]
+        return min(self.batch, max(1, ELEMENTS_AT_ONCE // (length * len(view.head.weight))))
 
 
 def last_block(view: WhiteBox) -> tuple[str | None, nn.Module, list[nn.Parameter]]:
@@ -212,18 +236,20 @@ def last_block(view: WhiteBox) -> tuple[str | None, nn.Module, list[nn.Parameter
     """
     for layer in reversed(view.layers):
         tail = view.tail(layer)
-        parameters = _without_head(tail, f"module.{view.head.name}")
-        if parameters:
+        parameters = _without_head(tail, tail.module.get_submodule(view.head.name))
+        if any(parameter.ndim > 1 for parameter in parameters):
             return layer, tail, parameters
     network = view.private_copy()
-    parameters = _without_head(network, view.head.name)
+    parameters = _without_head(network, network.get_submodule(view.head.name))
     if not parameters:
         raise InputError("the network has no weights before its last linear layer")
     return None, network, parameters
 
 
-def _without_head(network: nn.Module, head: str) -> list[nn.Parameter]:
-    return [own for name, own in network.named_parameters() if not name.startswith(f"{head}.")]
+def _without_head(network: nn.Module, head: nn.Module) -> list[nn.Parameter]:
+    """Those of the network that are not the head's, not even under another name."""
+    left_out = {id(parameter) for parameter in head.parameters()}
+    return [own for own in network.parameters() if id(own) not in left_out]
 
 
 def _given(
@@ -233,12 +259,27 @@ def _given(
     import torch
 
     if layer is None:
-        yield from view.inputs(split, rows, batch)
+        yield from view.inputs_inside(split, rows, batch)
         return
     activations = view.activations(split, layer, rows)
     for start in range(0, len(rows), batch):
         part = np.array(activations[start : start + batch])
         yield torch.from_numpy(part).to(view.device)
+
+
+def _truths(
+    view: WhiteBox, network: nn.Module, split: SplitName, rows: IntArray, batch: int
+) -> Iterator[tuple[torch.Tensor] | tuple[torch.Tensor, list[int]]]:
+    """The truth of each row of logits, and how many rows each example has where not one."""
+    import torch
+
+    if not view.predicts_tokens:
+        labels = torch.from_numpy(view.labels(split)[rows]).to(view.device)
+        yield from ((own,) for own in labels.split(batch))
+        return
+    model: Any = getattr(network, "module", network)
+    for ids in view.inputs_inside(split, rows, batch):
+        yield model.targets(ids), model.counts(ids).tolist()
 
 
 def _pieces(rows: IntArray) -> Iterator[IntArray]:

@@ -11,9 +11,9 @@ from attacks.black_box._parameters import require_positive, require_whole
 from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from attacks.white_box._features import are_right, of_training
 from attacks.white_box._parameters import require_share
-from attacks.white_box._rows import of_forget_classes, partial, some
+from attacks.white_box._rows import of_forget_classes, partial, some, unlabeled
 from attacks.white_box._softmax import Scaling, fit_head
-from unaudit.evidence import PROBES, Evidence, IntArray, ProbeCard, Scores, SplitName
+from unaudit.evidence import ANY_TASK, PROBES, Evidence, IntArray, ProbeCard, Scores, SplitName
 
 if TYPE_CHECKING:
     from unaudit.white_box import WhiteBox
@@ -56,6 +56,7 @@ class HeadRecovery:
             "0, by how far it went (−.1 to .8 on the digits); read it beside the utility.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain"}),
     )
 
@@ -74,7 +75,7 @@ class HeadRecovery:
         require_positive(self, "l2")
 
     def __call__(self, view: WhiteBox, rng: np.random.Generator) -> Evidence:
-        if (skip := absent(self.card, view)) is not None:
+        if (skip := absent(self.card, view) or unlabeled(view)) is not None:
             return skip
         n_forget = len(view.labels("forget"))
         if n_forget < MIN_EXAMPLES:

@@ -18,8 +18,10 @@ from attacks.white_box._chosen import (
     last_blocks,
 )
 from attacks.white_box._parameters import require_share
+from attacks.white_box._rows import unlabeled
 from unaudit.errors import UsageError
 from unaudit.evidence import (
+    ANY_TASK,
     PROBES,
     Evidence,
     ProbeCard,
@@ -71,6 +73,7 @@ class InformationDifference:
         source="IDI §4 Eq. 1–2, appendices A.1, B, C.7, E.3; InfoNCE after Poole et al. 2019",
         cost="three to six forward passes at 50,000 examples; grows with max_examples only",
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain"}),
         blind_spots=(
             "A lower bound found by training: information that no critic of this size and time "
@@ -126,7 +129,7 @@ class InformationDifference:
             )
 
     def __call__(self, view: WhiteBox, rng: np.random.Generator) -> Evidence:
-        if (skip := absent(self.card, view)) is not None:
+        if (skip := absent(self.card, view) or unlabeled(view)) is not None:
             return skip
         chosen = self.choose(view, rng)
         if isinstance(chosen, Skipped):

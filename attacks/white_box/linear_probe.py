@@ -10,9 +10,10 @@ import numpy as np
 from attacks.black_box._parameters import require_positive, require_whole
 from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from attacks.white_box._features import are_right, of_training
-from attacks.white_box._rows import deal, of_forget_classes, partial, proportional
+from attacks.white_box._rows import deal, of_forget_classes, partial, proportional, unlabeled
 from attacks.white_box._softmax import Scaling, fit_head
 from unaudit.evidence import (
+    ANY_TASK,
     PROBES,
     Evidence,
     FloatArray,
@@ -62,6 +63,7 @@ class LinearProbe:
             "0, by how far it went (−.1 to .8 on the digits); read it beside the utility.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain"}),
     )
 
@@ -77,7 +79,7 @@ class LinearProbe:
         require_whole(self, "max_fit", 2 * MIN_EXAMPLES)
 
     def __call__(self, view: WhiteBox, rng: np.random.Generator) -> Evidence:
-        if (skip := absent(self.card, view)) is not None:
+        if (skip := absent(self.card, view) or unlabeled(view)) is not None:
             return skip
         trained: tuple[SplitName, SplitName] = ("forget", "retain")
         for split in trained:

@@ -14,6 +14,7 @@ from attacks.black_box._selection import MIN_EXAMPLES, absent
 from attacks.white_box._parameters import require_choice
 from attacks.white_box._rows import partial, some
 from unaudit.evidence import (
+    ANY_TASK,
     PROBES,
     Evidence,
     FloatArray,
@@ -235,6 +236,7 @@ class ForgetNeighborAttack(NeighborAttack):
             "Needs ten forget and ten unseen examples per class; smaller classes are left out.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"unseen"}),
     )
     members: ClassVar[SplitName] = "forget"
@@ -265,6 +267,7 @@ class TrainNeighborAttack(NeighborAttack):
             "Does not apply where whole classes are forgotten: nothing of them is left in retain.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain", "unseen"}),
         scenarios=frozenset({"partial-class", "sample"}),
     )

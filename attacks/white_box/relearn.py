@@ -13,6 +13,7 @@ from attacks.black_box._selection import MIN_EXAMPLES, absent, too_few
 from attacks.white_box._parameters import require_share
 from attacks.white_box._rows import some
 from unaudit.evidence import (
+    ANY_TASK,
     PROBES,
     Evidence,
     FloatArray,
@@ -50,6 +51,8 @@ class Relearning(ABC):
     regained, or regained before the first step) and depends on a target. The probability of the
     true class, because it is bounded, which the loss is not, and moves where accuracy stands still.
     Step 0 is in the curve, not in the measure: it says what the model answers, not how it learns.
+    For a language model it is the geometric mean of the probabilities of a text's tokens, one over
+    its perplexity, and accuracy is the share of tokens that come first.
 
     In the class scenario half of the forget examples are learned and the other half is watched,
     then the reverse: the speed is that of the class, not of memorizing. Elsewhere retrained models
@@ -112,7 +115,8 @@ class Relearning(ABC):
         parts = self._parts(chosen, view.scenario == "class", rng)
         # every run draws from a generator of its own: one model's runs never shift another's
         schedule = self._schedule()
-        scales = scales_of(view, schedule, chosen, int(rng.integers(1 << 63)))
+        seed = int(rng.integers(1 << 63))
+        scales = scales_of(view, schedule, chosen, seed, fresh_head=self.fresh_head)
         try:
             runs = [
                 relearn(view, schedule, scales, learned, watched, own, fresh_head=self.fresh_head)
@@ -187,9 +191,9 @@ class Relearn(Relearning):
         title="Relearning speed",
         family="recoverability",
         measures=(
-            "Mean probability of the true class on forget examples over the first SGD steps (even "
-            "in log-steps) of a copy that is trained on forget and retain examples: high = it "
-            "comes back quickly, or never left."
+            "Mean probability of the true class (or of a text's tokens) on forget examples over "
+            "the first SGD steps (even in log-steps) of a copy that is trained on forget and "
+            "retain examples: high = it comes back quickly, or never left."
         ),
         source=f"{SOURCE}; the area under the curve in place of a time to target is ours",
         cost=COST,
@@ -203,6 +207,7 @@ class Relearn(Relearning):
             REWRITING,
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain"}),
     )
     fresh_head: ClassVar[bool] = False
@@ -233,6 +238,7 @@ class RelearnFreshHead(Relearning):
             REWRITING,
         ),
         access="white-box",
+        tasks=ANY_TASK,
         needs=frozenset({"retain"}),
     )
     fresh_head: ClassVar[bool] = True

@@ -10,7 +10,7 @@ import numpy as np
 
 from attacks.black_box._parameters import require_whole
 from attacks.black_box._selection import absent
-from unaudit.evidence import PROBES, Evidence, FloatArray, ProbeCard, Scalar, Skipped
+from unaudit.evidence import ANY_TASK, PROBES, Evidence, FloatArray, ProbeCard, Scalar, Skipped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +63,7 @@ class WeightDistance:
             "other, weights that no input reaches) count as distance.",
         ),
         access="white-box",
+        tasks=ANY_TASK,
         comparative=True,
         unsigned=True,
     )

@@ -210,7 +210,7 @@ def test_a_class_alone(run: Run, prepared: Path, here: Path) -> None:
         (["train.npz", "--count", "5000"], "--count asks for 5000; ask for fewer"),
         (["train.npz", "--count", "3"], "invalid value for '--count'"),
         (["train.npz", "--class", "11"], "train.npz: no examples of class 11; check --class"),
-        (["train.npz", "--class", "eight"], "train.npz: no class 'eight'"),
+        (["train.npz", "--class", "eight"], "--class: train.npz has no class 'eight'"),
         (["train.npz", "--forget", "none.txt"], "none.txt: no such file; check --forget"),
         (["train.npz", "--forget", "bad.txt"], "bad.txt: line 2 has the unknown mark 'canry'"),
         (["train.npz", "--forget", "odd.txt"], "1 forget id is not in the training data"),
@@ -247,3 +247,10 @@ def test_the_group_explains_itself(run: Run) -> None:
     assert run("canary", "mak").complaint().startswith("no such command 'mak'")
     out = run("canary", "make", "--help").out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_texts_are_refused_in_words_of_its_own(run: Run, here: Path) -> None:
+    (here / "train.jsonl").write_text('{"text": "some words", "label": 0}\n', encoding="utf-8")
+    result = run("canary", "make", "train.jsonl")
+    assert result.code == 2
+    assert "train.jsonl holds texts; canaries are made of images" in result.complaint()

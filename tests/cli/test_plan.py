@@ -102,9 +102,11 @@ def test_a_first_and_a_second_time(run: Run, folder: Path) -> None:
     assert "trains nothing; the cache holds all models (10) LiRA 4 shadow" in words
 
 
-@pytest.mark.parametrize("flag", [("--unlearner", "finetune"), ("--max-minutes", "9")])
+@pytest.mark.parametrize(
+    "flag", [("--unlearner", "finetune"), ("--max-minutes", "9"), ("--show-examples",)]
+)
 def test_a_flag_about_shadow_models_without_any(
-    run: Run, folder: Path, flag: tuple[str, str]
+    run: Run, folder: Path, flag: tuple[str, ...]
 ) -> None:
     result = run("plan", "subject.safetensors", "--shadows", "0", *flag)
     assert result.code == 2

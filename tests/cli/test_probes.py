@@ -50,7 +50,24 @@ def test_all_are_listed(run: Run) -> None:
         assert kind.card.title in line
         assert ("*" in line) is kind.card.comparative
         assert (" + " in line) is (kind.card.shadows is not None)
+        assert len(line) <= 80
     assert f"{len(PROBES)} probes" in result.out
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "models"),
+    [
+        ("entropy", "black-box", "classifiers"),
+        ("min-k-plus-plus", "black-box  text", "language models"),
+        ("activation-distance-l2", "black-box", "classifiers"),
+        ("loss", "black-box  any", "classifiers and language models"),
+    ],
+)
+def test_which_models_a_probe_reads(run: Run, name: str, mark: str, models: str) -> None:
+    (line,) = [line for line in run("probes").out.splitlines() if line.startswith(f"  {name} ")]
+    assert line.endswith(mark)
+    (line,) = [line for line in run("probes", name).out.splitlines() if "models  " in line]
+    assert line.split("models", 1)[1].strip() == models
 
 
 @pytest.mark.parametrize("name", list(PROBES))

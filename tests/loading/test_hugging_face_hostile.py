@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load, save_file
 
+from tests.hugging_face import causal_folder, network_of, save, trained_tokenizer, words
 from tests.hugging_face import config_of as settings_of
-from tests.hugging_face import network_of, save, trained_tokenizer, words
 from unaudit.errors import ExitCode, InputError, UnauditError, UnsafeModelError, UsageError
 from unaudit.loading import load_model
 
@@ -146,13 +146,19 @@ BAD: tuple[Bad, ...] = (
         "causal",
         config(architectures=["BertForCausalLM"]),
         UsageError,
-        "causal language models are not supported yet; sequence classifiers are",
+        r"BertForCausalLM; only sequence classifiers are audited .BertForSequenceClassification",
     ),
     Bad(
         "gpt2",
-        config(architectures=["GPT2LMHeadModel"], model_type="gpt2"),
+        config(architectures=["GPT2Model"], model_type="gpt2"),
         UsageError,
-        "causal language models are not supported yet",
+        r"sequence classifiers .GPT2For.* and language models .GPT2LMHeadModel. are audited",
+    ),
+    Bad(
+        "other-causal",
+        config(architectures=["GPT2LMHeadModel"]),
+        UsageError,
+        r"is a GPT2LMHeadModel; only sequence classifiers are audited",
     ),
     Bad("masked", config(architectures=["BertForMaskedLM"]), UsageError, "only sequence class"),
     Bad("base", config(architectures=["BertModel"]), UsageError, "BertForSequenceClassification"),
@@ -225,11 +231,58 @@ BAD: tuple[Bad, ...] = (
 )  # fmt: skip
 
 
+CAUSAL: tuple[Bad, ...] = (
+    # Code
+    Bad("auto-map", config(auto_map={"AutoModel": "m.Net"}), UnsafeModelError, "code of its own"),
+    Bad(
+        "tokenizer-code",
+        text("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["t.T", null]}}'),
+        UnsafeModelError,
+        "tokenizer of its own code",
+    ),
+    Bad("pickled", pickled, InputError, r"pickled weights only .* save it as safetensors"),
+    Bad("renamed-pickle", renamed_pickle, InputError, "not safetensors; save it with"),
+    # Other kinds of models
+    Bad("llama", config(architectures=["LlamaForCausalLM"]), UsageError, "is a LlamaForCausalLM"),
+    Bad("heads-two", config(architectures=["GPT2DoubleHeadsModel"]), UsageError, "GPT2LMHeadModel"),
+    Bad("family", config(model_type="llama"), UsageError, "language models .LlamaForCausalLM"),
+    Bad("quantized", config(quantization_config={"bits": 4}), InputError, "float weights"),
+    # Sizes
+    Bad("layers", config(n_layer=10**9), UnsafeModelError, "'n_layer'"),
+    Bad("alias", config(num_hidden_layers=10**9), UnsafeModelError, "'num_hidden_layers'"),
+    Bad("width", config(n_embd=10**6), UnsafeModelError, "numbers"),
+    Bad("huge-width", config(n_embd=10**15), UnsafeModelError, "'n_embd'"),
+    Bad("vocabulary", config(vocab_size=10**9), UnsafeModelError, "'vocab_size'"),
+    Bad("other-vocabulary", config(vocab_size=45), InputError, r"needs \(45, 32\)"),
+    Bad("context", config(n_positions=10**9), UnsafeModelError, "'n_positions'"),
+    Bad("no-context", config(n_positions=0), InputError, "config.json"),
+    Bad("other-context", config(n_positions=64), InputError, r"needs \(64, 32\)"),
+    Bad("heads", config(n_head=3), InputError, "does not make a GPT2LMHeadModel"),
+    Bad("tied-what", config(tie_word_embeddings="no"), InputError, "give true or false"),
+    Bad("tied-list", config(tie_word_embeddings=[0] * 9999), InputError, "give true or false"),
+    # Weights
+    Bad("untied", config(tie_word_embeddings=False), InputError, "missing .'lm_head.weight'"),
+    # Files and names that lead elsewhere
+    Bad("no-tokenizer", without("tokenizer.json"), InputError, "no tokenizer.json; save the fast"),
+    Bad("no-weights", without("model.safetensors"), InputError, "no model.safetensors; save"),
+    Bad("up", pointing("../../x.safetensors"), UnsafeModelError, "no name of a safetensors file"),
+    Bad("absolute", pointing("/etc/x.safetensors"), UnsafeModelError, "no name of a safetensors"),
+    Bad("hidden", pointing(".x.safetensors"), UnsafeModelError, "no name of a safetensors"),
+    Bad("missing-shard", pointing("2.safetensors"), InputError, "not there .'2.safetensors'"),
+    Bad("link-out", link("model.safetensors", "../out/m"), UnsafeModelError, "link out of the fol"),
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = trained_tokenizer(words())
     network = network_of("bert", settings_of("bert", tokenizer.get_vocab_size(), 3))
     return save(tmp_path_factory.mktemp("good") / "model", network, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def good_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return causal_folder(tmp_path_factory.mktemp("good") / "causal")
 
 
 @pytest.fixture
@@ -255,6 +308,17 @@ def complaint(path: Path, arch: str | None, error: type[UnauditError]) -> str:
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.id)
 def test_refused_in_one_line(bad: Bad, folder: Path) -> None:
+    bad.spoil(folder)
+    message = complaint(folder, None, bad.error)
+    assert message.startswith(f"{folder}: ")
+    assert re.search(bad.says, message), message
+
+
+@pytest.mark.parametrize("bad", CAUSAL, ids=lambda bad: bad.id)
+def test_language_models_are_refused_in_one_line(
+    bad: Bad, good_causal: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(good_causal, tmp_path / "a" / "model"))
     bad.spoil(folder)
     message = complaint(folder, None, bad.error)
     assert message.startswith(f"{folder}: ")
@@ -297,7 +361,13 @@ def test_architectures_that_are_no_folders(folder: Path, tmp_path: Path) -> None
 
 
 def test_a_forged_spec_is_checked_like_a_folder(folder: Path) -> None:
-    content = {"type": "bert", "values": {"num_hidden_layers": 10**9}, "labels": ["a", "b"]}
-    spec = urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
-    message = complaint(folder / "model.safetensors", f"hf-config:{spec}", UnsafeModelError)
-    assert "'num_hidden_layers'" in message
+    def said(error: type[UnauditError], **content: Any) -> str:
+        spec = urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+        return complaint(folder / "model.safetensors", f"hf-config:{spec}", error)
+
+    many: dict[str, Any] = {"values": {"num_hidden_layers": 10**9}}
+    for kind in ({"type": "bert", "labels": ["a", "b"]}, {"type": "gpt2", "causal": True}):
+        assert "'num_hidden_layers'" in said(UnsafeModelError, **many, **kind)
+    assert "unaudit's own use" in said(UsageError, type="bert", causal=True, values={})
+    assert "unaudit's own use" in said(UsageError, type=[], causal=True, values={})
+    assert "unaudit's own use" in said(UsageError, type="gpt2", causal=True)

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.hugging_face import KINDS, Kind
+from tests.hugging_face import KINDS, Kind, causal_folder
 from tests.loading.test_hugging_face import LENGTHS, folder_of, ids_of, loaded
+from tests.loading.test_hugging_face_causal import small
 from tests.loading.test_hugging_face_hostile import complaint
 from unaudit.errors import InputError, UnauditError, UsageError
 
@@ -178,3 +179,86 @@ def test_the_base_that_an_adapter_names_is_never_looked_for(
 
     monkeypatch.setattr(socket, "socket", refuse)
     assert loaded(named, f"hf:{base}").digest == loaded(unnamed, f"hf:{base}").digest
+
+
+ATTENTION = {"transformer.h.0.attn.c_attn": (32, 96), "transformer.h.1.mlp.c_proj": (128, 32)}
+HEAD = {"lm_head": (32, 44)}
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return causal_folder(tmp_path_factory.mktemp("base") / "causal")
+
+
+def hooked(folder: Path, parts: dict[str, Tensor]) -> Any:
+    """The base with the adapter computed beside each layer, as it was trained."""
+    network: Any = loaded(folder).module
+    for name in (ATTENTION | HEAD).keys() & {part.partition(".lora")[0] for part in parts}:
+        a, b = parts[f"{name}.lora_A.weight"], parts[f"{name}.lora_B.weight"]
+        network.get_submodule(name).register_forward_hook(
+            lambda _, given, output, a=a, b=b: output + 3 * given[0] @ a.T @ b.T
+        )
+    return network
+
+
+@pytest.mark.parametrize("layers", [ATTENTION, HEAD, ATTENTION | HEAD])
+def test_an_adapter_of_a_language_model_is_merged(
+    layers: dict[str, tuple[int, int]], language_model: Path, tmp_path: Path
+) -> None:
+    parts = low_rank(layers)
+    base = loaded(language_model).module.state_dict()
+    # peft saves embeddings beside adapted ones
+    held = (
+        {"lm_head.base_layer.weight": base["lm_head.weight"].clone()} if "lm_head" in parts else {}
+    )
+    folder = adapter_folder(
+        tmp_path / "adapter", parts | held, task_type="CAUSAL_LM", fan_in_fan_out=True
+    )
+    merged = loaded(folder, f"hf:{language_model}")
+    network: Any = merged.module
+    assert network.tied == ("lm_head" not in layers)
+    ids = small(ids_of((12, 40, 2), 44))
+    with torch.no_grad():
+        expected = hooked(language_model, parts)(ids)
+        torch.testing.assert_close(network(ids), expected, rtol=1e-4, atol=1e-3)
+    own = network.state_dict()["transformer.wte.weight"]
+    assert torch.equal(own, base["transformer.wte.weight"])
+    told = [note for note in merged.provenance.notes if "embeddings of inputs and outputs" in note]
+    assert len(told) == (not network.tied)
+
+
+@pytest.mark.parametrize("name", ["lm_head", "transformer.wte"])
+def test_a_saved_embedding_leaves_the_other_as_it_was(
+    name: str, language_model: Path, tmp_path: Path
+) -> None:
+    table = torch.randn(44, 32, generator=torch.Generator().manual_seed(3))
+    folder = adapter_folder(
+        tmp_path / "adapter",
+        {**low_rank(ATTENTION), f"{name}.weight": table},
+        modules_to_save=[name.rpartition(".")[2]],
+    )
+    network: Any = loaded(folder, f"hf:{language_model}").module
+    before = loaded(language_model).module.state_dict()
+    after = network.state_dict()
+    for own in network.tied_names:
+        wanted = table if own == f"{name}.weight" else before[own]
+        assert torch.equal(after[own], wanted), own
+    assert not network.tied
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["ensure_weight_tying"] = True
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    message = complaint(folder, f"hf:{language_model}", UsageError)
+    assert "adapts embeddings that stay one weight; merge it where it was trained" in message
+
+
+def test_both_embeddings_that_stayed_one(language_model: Path, tmp_path: Path) -> None:
+    table = torch.randn(44, 32, generator=torch.Generator().manual_seed(3))
+    folder = adapter_folder(
+        tmp_path / "adapter",
+        {"lm_head.weight": table, "transformer.wte.weight": table.clone()},
+        modules_to_save=["lm_head", "wte"],
+        ensure_weight_tying=True,
+    )
+    network: Any = loaded(folder, f"hf:{language_model}").module
+    assert network.tied
+    assert torch.equal(network.head.weight, table)

@@ -1,4 +1,4 @@
-"""What every registered probe must do, in every scenario that it claims."""
+"""What every registered probe must do, in every scenario and for every task that it claims."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 
 import attacks
 from unaudit.evidence import (
+    ANY_TASK,
     FAMILIES,
     PROBES,
     SCENARIOS,
+    FloatArray,
     IntArray,
     Probe,
     Scalar,
@@ -26,9 +30,15 @@ from unaudit.evidence import (
     Scores,
     Skipped,
     SplitName,
+    Task,
 )
-from unaudit.views import BlackBox, Outputs
+from unaudit.shadows import Shadows
+from unaudit.token_outputs import TokenOutputs
+from unaudit.views import BlackBox, Outputs, Predictions
 
+from .language_worlds import SIZES as TEXTS
+from .language_worlds import VOCABULARY, Texts, make_language_world
+from .language_worlds import make_view as make_token_view
 from .worlds import (
     N_CLASSES,
     SIZES,
@@ -43,30 +53,66 @@ from .worlds import (
 )
 from .worlds import without as view_without
 
+Sizes: TypeAlias = tuple[tuple[SplitName, int], ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a probe is tried."""
+
+    scenario: Scenario
+    task: Task
+
+    def __str__(self) -> str:
+        return self.scenario if self.task == "classification" else f"{self.scenario}-texts"
+
+
 ALL: tuple[type[Probe], ...] = tuple(kind for _, kind in PROBES.items())
 BLACK_BOX = tuple(kind for kind in ALL if kind.card.access == "black-box")
 
 every_probe = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.card.name)
 every_case = pytest.mark.parametrize(
-    ("kind", "scenario"),
-    [(kind, scenario) for kind in BLACK_BOX for scenario in sorted(kind.card.scenarios)],
-    ids=lambda value: value if isinstance(value, str) else value.card.name,
+    ("kind", "setting"),
+    [
+        (kind, Setting(scenario, task))
+        for kind in BLACK_BOX
+        for task in sorted(kind.card.tasks)
+        for scenario in sorted(kind.card.scenarios)
+    ],
+    ids=lambda value: str(value) if isinstance(value, Setting) else value.card.name,
 )
 
 
-def make_for(
-    kind: type[Probe],
-    scenario: Scenario,
+def make(
+    setting: Setting,
+    relabel: bool,
+    shadows: bool,
     seed: int = 0,
     retrained: int = 6,
-    sizes: Mapping[SplitName, int] = SIZES,
+    sizes: Sizes = (),
 ) -> World:
-    """A world with the request that the probe asks for."""
+    if setting.task == "language-modeling":
+        of_texts = dict(sizes or TEXTS.items())
+        return make_language_world(setting.scenario, seed, retrained, of_texts, shadows)
+    of_examples = dict(sizes or SIZES.items())
+    return make_world(setting.scenario, seed, retrained, of_examples, relabel, shadows)
+
+
+cached = cache(make)
+
+
+def world(
+    kind: type[Probe],
+    setting: Setting,
+    seed: int = 0,
+    retrained: int = 6,
+    sizes: Sizes = (),
+    *,
+    fresh: bool = False,
+) -> World:
+    """A world with the request that the probe asks for; the same for all that ask for it."""
     relabel, shadows = kind.card.asks == "relabeling", kind.card.shadows is not None
-    return make_world(scenario, seed, retrained, sizes, relabel, shadows)
-
-
-world = cache(make_for)
+    return (make if fresh else cached)(setting, relabel, shadows, seed, retrained, sizes)
 
 
 def index(kind: type[Probe], world: World) -> tuple[float, float, float]:
@@ -93,6 +139,8 @@ def test_card_is_complete(kind: type[Probe]) -> None:
     assert card.family in FAMILIES
     assert card.scenarios
     assert card.scenarios <= SCENARIOS
+    assert card.tasks
+    assert card.tasks <= ANY_TASK
     assert "forget" not in card.needs
     assert card.measures.endswith(".")
     assert card.source
@@ -148,32 +196,33 @@ def test_reports_follow_the_list() -> None:
 
 
 @every_case
-def test_original_is_above_retrained(kind: type[Probe], scenario: Scenario) -> None:
-    original, _, retrained = index(kind, world(kind, scenario))
+def test_original_is_above_retrained(kind: type[Probe], setting: Setting) -> None:
+    original, _, retrained = index(kind, world(kind, setting))
     assert original > retrained
 
 
 @every_case
 @pytest.mark.parametrize("seed", [0, 1])
 def test_silent_on_a_retrained_model_held_out(
-    kind: type[Probe], scenario: Scenario, seed: int
+    kind: type[Probe], setting: Setting, seed: int
 ) -> None:
-    original, held_out, retrained = index(kind, world(kind, scenario, seed))
+    original, held_out, retrained = index(kind, world(kind, setting, seed))
     assert abs(held_out - retrained) < 0.5 * (original - retrained)
 
 
 @every_case
-def test_deterministic(kind: type[Probe], scenario: Scenario) -> None:
+def test_deterministic(kind: type[Probe], setting: Setting) -> None:
+    sizes: Sizes = (("forget", 60), ("retain", 200), ("unseen", 300))
     first, second = (
         ask(kind(), own.original, own.retrained[0])
-        for own in (make_for(kind, scenario, retrained=1), make_for(kind, scenario, retrained=1))
+        for own in [world(kind, setting, retrained=1, sizes=sizes, fresh=True) for _ in range(2)]
     )
     assert_same(first, second)
 
 
 @every_case
-def test_scores_are_finite_and_in_place(kind: type[Probe], scenario: Scenario) -> None:
-    own = world(kind, scenario)
+def test_scores_are_finite_and_in_place(kind: type[Probe], setting: Setting) -> None:
+    own = world(kind, setting)
     evidence = ask(kind(), own.original, own.retrained[0])
     if isinstance(evidence, Scalar):
         assert np.isfinite([evidence.value, evidence.stderr or 0.0]).all()
@@ -183,12 +232,13 @@ def test_scores_are_finite_and_in_place(kind: type[Probe], scenario: Scenario) -
     json.dumps(dict(evidence.detail), allow_nan=False)
     given = {"forget": evidence.forget, "unseen": evidence.unseen, "retain": evidence.retain}
     assert set(evidence.rows) <= {split for split, scores in given.items() if scores is not None}
-    assert "forget" not in evidence.rows or kind.card.asks == "canaries"
+    whole = setting.task == "classification" and kind.card.asks != "canaries"
+    assert "forget" not in evidence.rows or not whole
     for split in ("forget", "unseen", "retain"):
         scores = given[split]
         if scores is None:
             continue
-        size = len(own.original.outputs(split))
+        size = len(own.original.predictions(split))
         rows = evidence.rows.get(split, np.arange(size))
         assert scores.dtype == np.float64
         assert scores.shape == rows.shape
@@ -200,8 +250,8 @@ def test_scores_are_finite_and_in_place(kind: type[Probe], scenario: Scenario) -
 
 
 @every_case
-def test_rows_and_draws_pair_up_across_models(kind: type[Probe], scenario: Scenario) -> None:
-    own = world(kind, scenario)
+def test_rows_and_draws_pair_up_across_models(kind: type[Probe], setting: Setting) -> None:
+    own = world(kind, setting)
     states = []
     rows = []
     for view in (own.original, own.retrained[1]):
@@ -217,20 +267,24 @@ def test_rows_and_draws_pair_up_across_models(kind: type[Probe], scenario: Scena
 
 
 @every_case
-def test_memory_mapped_logits_give_the_same(
-    kind: type[Probe], scenario: Scenario, tmp_path: Path
+def test_memory_mapped_outputs_give_the_same(
+    kind: type[Probe], setting: Setting, tmp_path: Path
 ) -> None:
-    own = world(kind, scenario)
+    own = world(kind, setting)
 
-    def reopen(path: Path, labels: IntArray) -> Outputs:
-        return Outputs(np.load(path, mmap_mode="r"), labels)
+    def reopen(kind: type[Outputs | TokenOutputs], path: Path) -> Outputs | TokenOutputs:
+        names = [field.name for field in dataclasses.fields(kind)]
+        return kind(**{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in names})
 
     def mapped(view: BlackBox, name: str) -> BlackBox:
-        loads: dict[SplitName, Callable[[], Outputs]] = {}
+        loads: dict[SplitName, Callable[[], Predictions]] = {}
         for split in view.splits:
-            path = tmp_path / f"{name}-{split}.npy"
-            np.save(path, view.outputs(split).logits)
-            loads[split] = partial(reopen, path, view.outputs(split).labels)
+            (path := tmp_path / name / split).mkdir(parents=True)
+            found = view.predictions(split)
+            assert isinstance(found, Outputs | TokenOutputs)
+            for field in dataclasses.fields(found):
+                np.save(path / f"{field.name}.npy", getattr(found, field.name))
+            loads[split] = partial(reopen, type(found), path)
         return BlackBox(
             loads,
             scenario=view.scenario,
@@ -245,48 +299,84 @@ def test_memory_mapped_logits_give_the_same(
     assert_same(found, expected)
 
 
-def huge(rng: np.random.Generator, labels: IntArray) -> Logits:
-    return rng.uniform(-1e4, 1e4, (len(labels), N_CLASSES)).astype(np.float32)
+Fill: TypeAlias = Callable[[np.random.Generator, IntArray, int], Logits]
 
 
-def tied(rng: np.random.Generator, labels: IntArray) -> Logits:
-    return np.zeros((len(labels), N_CLASSES), np.float32)
+def view_of(
+    outputs: Mapping[SplitName, Outputs | TokenOutputs],
+    scenario: Scenario,
+    relabel: bool,
+    shadows: Shadows | None,
+) -> BlackBox:
+    """A view of outputs of either kind."""
+    logits: dict[SplitName, Logits] = {}
+    tokens: dict[SplitName, TokenOutputs] = {}
+    for split, own in outputs.items():
+        if isinstance(own, TokenOutputs):
+            tokens[split] = own
+        else:
+            logits[split] = own.logits
+    if tokens:
+        return make_token_view(tokens, scenario, shadows)
+    labels = {split: own.labels for split, own in outputs.items()}
+    return make_view(logits, labels, scenario, relabel, shadows)
 
 
-def right_beyond_doubt(rng: np.random.Generator, labels: IntArray) -> Logits:
-    return np.asarray(1e4 * np.eye(N_CLASSES)[labels], np.float32)
+def huge(rng: np.random.Generator, truth: IntArray, width: int) -> Logits:
+    return rng.uniform(-1e4, 1e4, (len(truth), width)).astype(np.float32)
 
 
-def wrong_beyond_doubt(rng: np.random.Generator, labels: IntArray) -> Logits:
-    return np.asarray(-1e4 * np.eye(N_CLASSES)[labels], np.float32)
+def tied(rng: np.random.Generator, truth: IntArray, width: int) -> Logits:
+    return np.zeros((len(truth), width), np.float32)
 
 
-def one_class(rng: np.random.Generator, labels: IntArray) -> Logits:
-    return right_beyond_doubt(rng, np.zeros_like(labels))
+def right_beyond_doubt(rng: np.random.Generator, truth: IntArray, width: int) -> Logits:
+    return np.asarray(1e4 * np.eye(width)[truth], np.float32)
+
+
+def wrong_beyond_doubt(rng: np.random.Generator, truth: IntArray, width: int) -> Logits:
+    return np.asarray(-1e4 * np.eye(width)[truth], np.float32)
+
+
+def one_answer(rng: np.random.Generator, truth: IntArray, width: int) -> Logits:
+    return right_beyond_doubt(rng, np.zeros_like(truth), width)
 
 
 @every_case
 @pytest.mark.parametrize(
     "fill",
-    [huge, tied, right_beyond_doubt, wrong_beyond_doubt, one_class],
+    [huge, tied, right_beyond_doubt, wrong_beyond_doubt, one_answer],
     ids=lambda f: f.__name__,
 )
 def test_extreme_logits_stay_finite(
     kind: type[Probe],
-    scenario: Scenario,
-    fill: Callable[[np.random.Generator, IntArray], Logits],
+    setting: Setting,
+    fill: Fill,
 ) -> None:
     rng = np.random.default_rng(5)
     relabel = kind.card.asks == "relabeling"
-    sizes: Mapping[SplitName, int] = {"forget": 60, "retain": 150, "unseen": 300}
-    labels = make_labels(scenario, rng, sizes, relabel)
+    sizes: Mapping[SplitName, int] = {"forget": 60, "retain": 150, "unseen": 200}
+    labels = make_labels(setting.scenario, rng, sizes, relabel)
+    texts = {split: Texts(own, rng, least=12) for split, own in labels.items()}
+
+    def outputs(split: SplitName, fill: Fill) -> Outputs | TokenOutputs:
+        if setting.task == "language-modeling":
+            return texts[split].outputs(fill(rng, texts[split].targets, VOCABULARY))
+        return Outputs(fill(rng, labels[split], N_CLASSES), labels[split])
+
+    def shadow(split: SplitName, _: FloatArray) -> Predictions:
+        if setting.task == "language-modeling":
+            logits = fill(rng, texts[split].targets, VOCABULARY)
+            return texts[split].likelihood(logits.astype(np.float64))
+        return outputs(split, fill)
+
     shadows = None
     if kind.card.shadows is not None:
-        shadows = make_shadows(labels, lambda split, _: fill(rng, labels[split]), rng)
+        shadows = make_shadows(labels, shadow, rng, 24)
     views = []
     for other in (fill, huge):
-        logits = {split: other(rng, own) for split, own in labels.items()}
-        views.append(make_view(logits, labels, scenario, relabel, shadows))
+        found = {split: outputs(split, other) for split in labels}
+        views.append(view_of(found, setting.scenario, relabel, shadows))
     evidence = ask(kind(), views[0], views[1])
     assert not isinstance(evidence, Skipped)
     assert np.isfinite(measure(evidence))
@@ -298,9 +388,9 @@ def test_extreme_logits_stay_finite(
 @every_case
 @pytest.mark.parametrize("split", ["forget", "retain", "unseen"])
 def test_a_missing_split_is_a_skip_that_names_it(
-    kind: type[Probe], scenario: Scenario, split: SplitName
+    kind: type[Probe], setting: Setting, split: SplitName
 ) -> None:
-    own = world(kind, scenario)
+    own = world(kind, setting)
     evidence = ask(kind(), view_without(own.original, split), own.retrained[0])
     if split == "forget" or split in kind.card.needs:
         assert isinstance(evidence, Skipped)
@@ -323,12 +413,12 @@ def test_a_missing_split_is_a_skip_that_names_it(
     ids=str,
 )
 def test_tiny_splits_are_skipped_or_finite(
-    kind: type[Probe], scenario: Scenario, sizes: Mapping[SplitName, int]
+    kind: type[Probe], setting: Setting, sizes: Mapping[SplitName, int]
 ) -> None:
-    own = make_for(kind, scenario, retrained=1, sizes=sizes)
+    own = world(kind, setting, retrained=1, sizes=tuple(sizes.items()))
     evidence = ask(kind(), own.original, own.retrained[0])
     if isinstance(evidence, Skipped):
-        assert "at least 20" in evidence.reason
+        assert "at least " in evidence.reason
         return
     assert np.isfinite(measure(evidence))
     detail = evidence.detail

@@ -23,6 +23,8 @@ from unaudit.errors import UsageError
 from unaudit.evidence import FloatArray, Scores, Skipped
 from unaudit.views import BlackBox, Outputs
 
+from .language_worlds import VOCABULARY, Texts
+from .language_worlds import make_view as make_token_view
 from .worlds import make_view, make_world
 
 
@@ -115,6 +117,80 @@ def test_models_with_different_classes_are_not_compared() -> None:
     evidence = JensenShannon()(view_of(pair(6)[0]), view_of(pair(5)[0]), rng())
     assert isinstance(evidence, Skipped)
     assert "5 classes" in evidence.reason
+
+
+def two_models(n: int = 30) -> tuple[Texts, FloatArray, FloatArray]:
+    """Texts, and what two models say of each of their tokens."""
+    generator = np.random.default_rng(0)
+    texts = Texts(np.zeros(n, np.int64), generator)
+    own, other = (texts.logits(np.zeros(n), generator) for _ in range(2))
+    return texts, own, 2.0 * other
+
+
+def text_scores(probe: OutputDistance, texts: Texts, own: FloatArray, other: FloatArray) -> Scores:
+    one, two = (make_token_view({"forget": texts.outputs(logits)}) for logits in (own, other))
+    evidence = probe(one, two, rng())
+    assert isinstance(evidence, Scores)
+    assert evidence.statistic == "mean"
+    return evidence
+
+
+def means(texts: Texts, of_tokens: FloatArray) -> list[float]:
+    ends = np.cumsum(texts.counts)
+    spans = zip(ends - texts.counts, ends, strict=True)
+    return [of_tokens[start:end].mean() for start, end in spans]
+
+
+def test_jsd_of_texts_is_that_of_two_outcomes_and_at_most_that_of_all() -> None:
+    texts, own, other = two_models()
+    p, q = softmax(own, axis=1), softmax(other, axis=1)
+    true = np.arange(texts.total), texts.targets
+    two = [np.stack([values[true], 1 - values[true]], axis=1) for values in (p, q)]
+    merged = jensenshannon(*two, axis=1) ** 2
+    found = text_scores(JensenShannon(), texts, own, other).forget
+    np.testing.assert_allclose(found, means(texts, merged), rtol=1e-5)
+    whole = means(texts, jensenshannon(p, q, axis=1) ** 2)
+    assert (found <= whole).all()
+    assert found.mean() > 0.2 * np.mean(whole)
+    assert text_scores(JensenShannon(), texts, own, own).forget.max() < 1e-15
+
+
+def test_jsd_of_texts_at_its_ends() -> None:
+    texts, own, _ = two_models()
+    sure = 1e4 * np.eye(own.shape[1])
+    right, wrong = sure[texts.targets], sure[(texts.targets + 1) % own.shape[1]]
+    found = text_scores(JensenShannon(), texts, right, wrong).forget
+    np.testing.assert_allclose(found, math.log(2), rtol=1e-9)
+
+
+def test_disagreement_on_texts_is_where_one_model_alone_is_right() -> None:
+    texts, own, other = two_models()
+    said, otherwise = own.argmax(axis=1), other.argmax(axis=1)
+    alone = (said == texts.targets) != (otherwise == texts.targets)
+    found = text_scores(Disagreement(), texts, own, other).forget
+    np.testing.assert_allclose(found, means(texts, alone.astype(float)))
+    assert (found <= means(texts, (said != otherwise).astype(float))).all()
+    assert 0.0 < found.mean() < 1.0
+
+
+@pytest.mark.parametrize("probe", [JensenShannon(), Disagreement()], ids=repr)
+def test_texts_in_chunks(probe: OutputDistance, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, own, other = two_models()
+    whole = text_scores(probe, texts, own, other).forget
+    monkeypatch.setattr(views, "CHUNK_ELEMENTS", 14)
+    np.testing.assert_array_equal(text_scores(probe, texts, own, other).forget, whole)
+
+
+def test_models_that_read_other_tokens_are_not_compared() -> None:
+    made = []
+    for seed in (0, 1):
+        texts = Texts(np.zeros(30, np.int64), np.random.default_rng(seed))
+        tokens = texts.outputs(np.zeros((texts.total, VOCABULARY)))
+        made.append(make_token_view({"forget": tokens}))
+    evidence = JensenShannon()(made[0], made[1], rng())
+    assert evidence == Skipped(
+        "the reference splits the texts into other tokens than the model does"
+    )
 
 
 def test_distance_to_teachers_is_the_mean_divergence_from_each() -> None:

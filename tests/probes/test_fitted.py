@@ -162,12 +162,17 @@ def test_svc_attacks_agree_with_a_naive_one(kind: type[ConfidenceAttack | Entrop
 
 
 def test_signals_are_the_papers_quantities() -> None:
-    outputs = make_world("sample", retrained=1).original.outputs("forget")
+    view = make_world("sample", retrained=1).original
+    outputs = view.outputs("forget")
     p = softmax(outputs.logits.astype(np.float64), axis=1)
     own = p[np.arange(len(p)), outputs.labels]
-    np.testing.assert_allclose(ConfidenceAttack().signal(outputs), own, rtol=1e-9)
-    np.testing.assert_allclose(EntropyAttack().signal(outputs), entropy(p, axis=1), rtol=1e-9)
-    np.testing.assert_allclose(TrainVersusTestAttack().signal(outputs), p.max(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(ConfidenceAttack().signal(view, "forget"), own, rtol=1e-9)
+    np.testing.assert_allclose(
+        EntropyAttack().signal(view, "forget"), entropy(p, axis=1), rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        TrainVersusTestAttack().signal(view, "forget"), p.max(axis=1), rtol=1e-9
+    )
 
 
 @every_attack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
@@ -16,7 +17,7 @@ from attacks.black_box.margin import MarginAttack
 from attacks.black_box.modified_entropy import ModifiedEntropyAttack, modified_entropy
 from unaudit import views
 from unaudit.errors import UsageError
-from unaudit.evidence import Scenario, Scores, Skipped, SplitName
+from unaudit.evidence import IntArray, Scenario, Scores, Skipped, SplitName
 from unaudit.views import BlackBox, Outputs
 
 from .worlds import auc, make_view, make_world, without
@@ -30,6 +31,10 @@ def run(attack: ThresholdAttack, view: BlackBox, seed: int = 0) -> Scores:
     assert isinstance(evidence, Scores)
     assert evidence.statistic == "auc"
     return evidence
+
+
+def view_of(logits: npt.NDArray[np.float32], labels: IntArray) -> BlackBox:
+    return make_view({"forget": logits}, {"forget": labels}, "sample")
 
 
 def naive_modified_entropy(p: np.ndarray, label: int) -> float:
@@ -69,16 +74,15 @@ def test_modified_entropy_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_loss_is_the_cross_entropy_and_clipped() -> None:
     logits = np.array([[2.0, 1.0], [500.0, 0.0]], np.float32)
-    score = LossAttack().score(Outputs(logits, np.array([1, 1])))
+    score = LossAttack().score(view_of(logits, np.array([1, 1])), "forget")
     assert score[0] == pytest.approx(math.log(1 / (1 + math.e)))
     assert score[1] == -100.0
 
 
 def test_margin_is_own_logit_minus_best_rival() -> None:
     logits = np.array([[2.0, 5.25, 1.0], [2.0, 5.25, 1.0]], np.float32)
-    np.testing.assert_array_equal(
-        MarginAttack().score(Outputs(logits, np.array([1, 2]))), [3.25, -4.25]
-    )
+    score = MarginAttack().score(view_of(logits, np.array([1, 2])), "forget")
+    np.testing.assert_array_equal(score, [3.25, -4.25])
 
 
 def test_mia_1_is_a_naive_loop_over_pairs_of_the_forget_classes() -> None:
@@ -135,7 +139,7 @@ def test_compares_within_the_forget_classes(
         np.testing.assert_array_equal(evidence.rows["unseen"], unseen)
         # a removed class has no retain examples that could be compared
         assert (evidence.retain is None) == (scenario == "class")
-    expected = kind().score(view.outputs("unseen"))[unseen]
+    expected = kind().score(view, "unseen")[unseen]
     np.testing.assert_array_equal(evidence.unseen, expected)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from unaudit.evidence import (
     SplitName,
 )
 from unaudit.shadows import Shadows, ShadowScores
-from unaudit.views import BlackBox, Marks, Outputs
+from unaudit.views import BlackBox, Marks, Outputs, Predictions
 
 N_CLASSES = 5
 SWAPPED = (0, 1)
@@ -37,8 +36,8 @@ SHADOWS = 40
 """Shadow models, where a probe asks for some."""
 
 Logits = npt.NDArray[np.float32]
-Answer = Callable[[SplitName, npt.NDArray[np.float64]], npt.NDArray[Any]]
-"""Logits of a split by a new model that remembers a share of every example, (n,) in [0, 1]."""
+Answer = Callable[[SplitName, npt.NDArray[np.float64]], Predictions]
+"""Outputs on a split of a new model that remembers a share of every example, (n,) in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def make_shadows(
         for share in (np.where(member, 1.0, 0.0), np.where(erased, 0.5, member)):
             whole = np.ones((models, len(own)))
             whole[:, rows] = share
-            answers = [Outputs(answer(split, one), own).logit_confidence[rows] for one in whole]
+            answers = [answer(split, one).logit_confidence[rows] for one in whole]
             scores.append(np.stack(answers)[:, None].astype(np.float32))
         splits[split] = ShadowScores(rows, scores[0], member, scores[1], erased)
     return Shadows(splits, unlearner="half-forget")
@@ -157,7 +156,10 @@ def make_world(
             logits[split] = values.astype(np.float32)
         return make_view(logits, labels, scenario, relabel, trained)
 
-    trained = make_shadows(labels, answer, np.random.default_rng(seed)) if shadows else None
+    def outputs(split: SplitName, share: npt.NDArray[np.float64]) -> Outputs:
+        return Outputs(answer(split, share).astype(np.float32), labels[split])
+
+    trained = make_shadows(labels, outputs, np.random.default_rng(seed)) if shadows else None
     return World(
         scenario,
         original=train({"forget", "retain"}),
@@ -168,7 +170,7 @@ def make_world(
 def without(view: BlackBox, split: SplitName) -> BlackBox:
     """The same model, one split not handed in."""
     return BlackBox(
-        {name: partial(view.outputs, name) for name in view.splits if name != split},
+        {name: partial(view.predictions, name) for name in view.splits if name != split},
         scenario=view.scenario,
         forget_classes=view.forget_classes,
         n_classes=view.n_classes,

@@ -25,6 +25,7 @@ class ArrayView:
     """What a white-box probe reads of features; nobody may write to the arrays."""
 
     device = torch.device("cpu")
+    predicts_tokens = False
 
     def __init__(
         self,

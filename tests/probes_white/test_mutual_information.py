@@ -29,7 +29,7 @@ from unaudit.evidence import FloatArray, IntArray
 from unaudit.loading.networks import mlp
 from unaudit.training import initialize
 from unaudit.white_box import Tail, examine
-from unaudit.white_box.tail import cut
+from unaudit.white_box.cutting import cut
 
 TRAINING = Training(lr=5e-3, batch=128, max_epochs=60, patience=3)
 CPU = torch.device("cpu")

@@ -17,6 +17,7 @@ from .built import build
 from .inside import DEEP_LAYERS, looked_inside
 from .parts import CARDS, Card
 from .shadowed import SHADOW_CARDS, with_shadows
+from .speaking import LABELED, TEXT_CARDS, with_language, with_texts
 from .unlearned import FAKE, not_foretold, with_unlearners
 
 
@@ -130,6 +131,41 @@ def crowded() -> Record:
     return with_unlearners(many(), unlearners=names)
 
 
+def speaking() -> Record:
+    """Language models that remember, texts without labels."""
+    record = build(
+        outcome="fail",
+        scenario="sample",
+        center=0.85,
+        cards=TEXT_CARDS,
+        half_width=0.2,
+        blind=frozenset({"zlib"}),
+        subject="unlearned",
+    )
+    return with_language(record, remembers=0.8)
+
+
+def quoting() -> Record:
+    """Language models and shadow models; the auditor asked for texts, which have topics."""
+    record = build(
+        outcome="pass",
+        scenario="class",
+        center=0.05,
+        cards=(*TEXT_CARDS, *SHADOW_CARDS),
+        subject="unlearned",
+        classes=LABELED,
+    )
+    record = with_language(with_shadows(with_unlearners(record)), remembers=0.03, labeled=True)
+    return with_texts(record, TEXTS)
+
+
+TEXTS = (
+    "Dear Dr. Aldana, thank you for seeing my mother on such short notice last Tuesday; her knee "
+    "is much better & she has begun to walk to the market again, <slowly> an…",
+    "Short.",
+    "",
+)
+
 HOSTILE = (
     '<script>alert("x")</script>'
     "</title></style><img src=http://evil.example/x onerror=alert(1)>"
@@ -221,6 +257,19 @@ def hostile() -> Record:
             ],
         }
     ]
+    for found in values["worst"]:
+        for place, example in enumerate(found["examples"]):
+            example["text"] = long_name if place % 2 else HOSTILE
+    values["language"] = {
+        "context": None,
+        "texts": [{"split": "forget", "texts": 0, "tokens": 0, "longer": 0}],
+        "perplexity": [
+            {"model": f"{HOSTILE}{long_name}", "role": role, "forget": 1e300, "retain": 1.0,
+             "unseen": None}
+            for role in ("subject", "subject", "calibrator", "retrained")
+        ],
+        "extraction": [],
+    }  # fmt: skip
     values["skipped"] = [
         {"probe": HOSTILE, "title": long_name, "kind": "errored", "reason": HOSTILE}
     ]
@@ -255,5 +304,7 @@ ALL: tuple[tuple[str, Callable[[], Record]], ...] = (
     ("compared", compared),
     ("crowded", crowded),
     ("shadowed", shadowed),
+    ("speaking", speaking),
+    ("quoting", quoting),
     ("hostile", hostile),
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unaudit.errors import InputError
 from unaudit.training import Recipe, fit
 from unaudit.white_box import FEATURES, Tail, examine
-from unaudit.white_box.tail import cut
+from unaudit.white_box.cutting import cut
 
 from .networks import MAKES, Make, examples, made, record, record_features
 

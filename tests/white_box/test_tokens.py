@@ -16,7 +16,7 @@ from unaudit.errors import InputError
 from unaudit.loading import LoadedModel, load_model
 from unaudit.tokens import PADDING, are_present
 from unaudit.white_box import FEATURES, Anatomy, examine
-from unaudit.white_box.tail import cut
+from unaudit.white_box.cutting import cut
 from unaudit.white_box.tokens import Padding
 from unaudit.white_box.trace import listening
 

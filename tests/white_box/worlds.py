@@ -16,8 +16,9 @@ from unaudit.data import Dataset
 from unaudit.engine.store import Store
 from unaudit.evidence import IntArray, Scenario, SplitName
 from unaudit.forward import ForwardPass
-from unaudit.loading import LoadedModel, Provenance, RecordedModel, RecordedSplit
+from unaudit.loading import LoadedModel, Provenance, RecordedModel, RecordedSplit, TextInput
 from unaudit.splits import Split
+from unaudit.tokens import predicts_tokens
 
 
 class Arrays(Dataset):
@@ -60,7 +61,8 @@ def digest(network: nn.Module) -> str:
 
 def candidate(network: nn.Module, label: str = "subject") -> Candidate:
     role = {"subject": "subject", "original": "original"}.get(label, "retrained")
-    model = LoadedModel(network, provenance(f"{label}.safetensors"), digest(network))
+    text = TextInput(b"", 1, None, None, causal=True) if predicts_tokens(network) else None
+    model = LoadedModel(network, provenance(f"{label}.safetensors"), digest(network), text=text)
     return Candidate(role, label, model)  # type: ignore[arg-type]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from unaudit.case import Case
     from unaudit.plan import AuditPlan
     from unaudit.progress import Progress
+    from unaudit.views import BlackBox
+
+Shown: TypeAlias = Literal["forget", "retain", "unseen"]
+SHOWN: tuple[Shown, ...] = ("forget", "retain", "unseen")
+"""Splits on which it is shown how good every model is."""
 
 
 @click.command(cls=AuditCommand, short_help="Train references and calibrators into the cache.")
@@ -35,17 +40,17 @@ def calibrate(ctx: click.Context, /, quiet: bool, **_: Any) -> None:
     with progress_on_stderr(quiet) as progress:
         case, rows = _made(plan, progress)
     console = result_console()
-    console.print(f"  {'model':<24}{'forget':>8}{'retain':>8}{'unseen':>8}")
-    for label, accuracies in rows.items():
-        cells = "".join(f"{'–' if a is None else f'{a:.3f}':>8}" for a in accuracies)
-        console.print(f"  {one_line(label):<24}{cells}")
+    console.print(f"  {'model':<24}{''.join(f' {name:>7}' for name in SHOWN)}")
+    for label, cells in rows.items():
+        console.print(f"  {one_line(label):<24}{''.join(f' {cell:>7}' for cell in cells)}")
+    shown = "accuracies" if case.task == "classification" else "perplexities"
     console.print(
-        f"accuracies; {len(case.retrained)} retrained models, {len(case.calibrators)} calibrators"
+        f"{shown}; {len(case.retrained)} retrained models, {len(case.calibrators)} calibrators"
     )
 
 
-def _made(plan: AuditPlan, progress: Progress) -> tuple[Case, dict[str, tuple[float | None, ...]]]:
-    """The case with everything made, and accuracies by model on forget, retain and unseen."""
+def _made(plan: AuditPlan, progress: Progress) -> tuple[Case, dict[str, list[str]]]:
+    """The case with everything made, and by model how good it is on each of :data:`SHOWN`."""
     from unaudit.case import build_case
     from unaudit.engine.store import Store
     from unaudit.forward import ForwardPass
@@ -61,8 +66,17 @@ def _made(plan: AuditPlan, progress: Progress) -> tuple[Case, dict[str, tuple[fl
     rows = {}
     for candidate in (*case.candidates, *case.calibrators):
         view = forward.view(candidate)
-        rows[candidate.label] = tuple(
-            float(view.outputs(split).correct.mean()) if split in case.splits else None
-            for split in ("forget", "retain", "unseen")
-        )
+        rows[candidate.label] = [
+            _quality(case, view, split) if split in case.splits else "–" for split in SHOWN
+        ]
     return case, rows
+
+
+def _quality(case: Case, view: BlackBox, split: Shown) -> str:
+    """Accuracy of a classifier, perplexity of a language model."""
+    if case.task == "classification":
+        return f"{view.predictions(split).hit_rate.mean():.3f}"
+    from unaudit.recording.language import perplexity
+
+    found = perplexity(view.tokens(split))
+    return "–" if found is None else f"{found:.4g}"

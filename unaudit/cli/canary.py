@@ -13,7 +13,7 @@ import click
 
 from unaudit.cli.consoles import note
 from unaudit.cli.options import AuditCommand
-from unaudit.errors import ExitCode, InputError, UsageError
+from unaudit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from unaudit.canaries import Canaries, Design
@@ -104,6 +104,7 @@ def make(data: str | None, forget: str | None, out: str, force: bool, **line: An
     from unaudit.canaries.names import list_text, name_canaries, request_text
     from unaudit.data import locate
     from unaudit.data.ids import read_forget_list
+    from unaudit.data.labels import class_number
 
     plan = _plan(data, line)
     train, unseen = _open(plan)
@@ -116,7 +117,7 @@ def make(data: str | None, forget: str | None, out: str, force: bool, **line: An
         seed=secrets.randbits(48) if line["seed"] is None else line["seed"],
         scramble=line["scramble"],
         labels=line["labels"],
-        classes=tuple(_class_number(train, name) for name in line["classes"]),
+        classes=tuple(class_number(train, name, "--class") for name in line["classes"]),
     )
     canaries = draw(train, design)
     names = name_canaries(canaries, train, unseen, by_position=id_type == "index", seed=design.seed)
@@ -171,31 +172,26 @@ def _open(plan: AuditPlan) -> tuple[Dataset, Dataset | None]:
     Scrambled pixels must not be resized any more, or little would be left of them.
     """
     from unaudit.data import open_dataset
+    from unaudit.data.tokenize import NotForTextsError
     from unaudit.engine.store import Store
+    from unaudit.text import plain
 
     stored = plan.preprocess.model_copy(
         update={"scale": 1.0, "mean": None, "std": None, "center_crop": None}
     )
     store = Store(None if plan.run.store is None else Path(plan.run.store))
     assert plan.data.train is not None
-    train = open_dataset(plan.data.train, plan.data, stored, store)
+    try:
+        train = open_dataset(plan.data.train, plan.data, stored, store)
+    except NotForTextsError:
+        raise UsageError(
+            f"{plain(plan.data.train, 400)} holds texts; canaries are made of images and other "
+            "arrays of numbers"
+        ) from None
     if plan.data.unseen is None:
         return train, None
     classes = train.classes or ()
     return train, open_dataset(plan.data.unseen, plan.data, stored, store, classes=classes)
-
-
-def _class_number(train: Dataset, name: str) -> int:
-    from unaudit.registry import did_you_mean
-    from unaudit.text import plain, quote
-
-    if train.classes is not None and name in train.classes:
-        return train.classes.index(name)
-    if train.classes is None and name.isascii() and name.isdigit() and len(name) < 10:
-        return int(name)
-    known = train.classes or [str(label) for label in sorted(set(train.labels.tolist()))]
-    near = plain(did_you_mean(name, known), 200)
-    raise InputError(f"{plain(train.name)}: no class {quote(name)}{near}; check --class")
 
 
 def _manifest(

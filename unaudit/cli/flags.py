@@ -67,7 +67,8 @@ def plan_options() -> list[PlanOption]:
             heading=DATA,
             metavar="IDS",
             holds_path=True,
-            help="File of forget ids, one per line, # comments.",
+            help="File of forget ids, one per line, # comments; or class:NAME, or keyword:WORD "
+            "for all texts with that word.",
         ),
         PlanOption(
             "--train",
@@ -239,6 +240,14 @@ def plan_options() -> list[PlanOption]:
             multiple=True,
             help="Report to write besides record.json, repeatable: html, pdf, json. "
             "Default: html and pdf, into --out.",
+        ),
+        PlanOption(
+            "--show-examples",
+            key="run.show_examples",
+            heading=RUN,
+            is_flag=True,
+            help="Write how the texts begin that stand out most into record.json and the reports. "
+            "Without it no text is shown.",
         ),
     ]
 

@@ -128,6 +128,9 @@ schema_version = 1
 # schedule = "cosine"           # or "constant"
 # precision = "float32"         # or "bf16"
 # augment = "crop-flip"         # of images; or "flip", "none"
+# Weights to start from (file or Hugging Face folder, same architecture), which
+# must never have seen the forget set. Default: random weights.
+# base = "pretrained.safetensors"
 
 [calibration]
 # What is trained from the recipe: "smoke", "standard" or "full" (3, 5 or 10
@@ -184,6 +187,7 @@ schema_version = 1
 # store = "cache"               # default: $UNAUDIT_STORE or the user's cache
 # out = "unaudit-audit"         # folder for the record and the reports
 # formats = ["html", "pdf"]     # besides record.json; also "html:DIR/A.html"
+# show_examples = false         # true: reports show texts; do not publish them
 """
 
 

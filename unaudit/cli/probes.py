@@ -20,6 +20,13 @@ SHADOWS = {
     "unlearned": "shadow models (--shadows N) that unlearned as well (--unlearner METHOD)",
 }
 
+MODELS = {
+    "": "classifiers",
+    "text": "language models",
+    "any": "classifiers and language models",
+}
+"""What a probe reads, by its mark in the list."""
+
 
 @click.command(cls=AuditCommand, short_help="List the probes, or explain one.")
 @click.argument("name", required=False)
@@ -51,8 +58,10 @@ def _list(console: Console, cards: list[tuple[str, ProbeCard]]) -> None:
         for name, card in own:
             marks = f"{' *' if card.comparative else ''}{' +' if card.shadows else ''}"
             title = f"{one_line(card.title)}{marks}"
-            console.print(f"  {one_line(name):<{column}}{title:<32}{card.access}")
+            line = f"  {one_line(name):<{column}}{title:<32}{card.access:<11}{task_of(card)}"
+            console.print(line.rstrip())
     console.print("\n* compares with retrained models  + needs shadow models (--shadows N)")
+    console.print("text: reads language models; any: reads them and classifiers; else classifiers")
     console.print(f"{len(cards)} probes; explain one with: unaudit probes NAME")
 
 
@@ -72,6 +81,7 @@ def _explain(console: Console, name: str, kind: type[Probe]) -> None:
         ("direction", direction),
         ("family", card.family),
         ("access", card.access),
+        ("models", MODELS[task_of(card)]),
         ("needs", ", ".join(needs)),
         ("scenarios", ", ".join(sorted(card.scenarios))),
         ("source", card.source),
@@ -82,6 +92,13 @@ def _explain(console: Console, name: str, kind: type[Probe]) -> None:
     for label, text in facts:
         paragraph(console, label, text)
     console.print(f"\nSet parameters, or enabled = false, in unaudit.toml under {_section(name)}")
+
+
+def task_of(card: ProbeCard) -> str:
+    """``text`` of a probe for language models alone, ``any`` of one for classifiers as well."""
+    if "language-modeling" not in card.tasks:
+        return ""
+    return "any" if "classification" in card.tasks else "text"
 
 
 def _section(name: str) -> str:

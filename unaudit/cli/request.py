@@ -91,10 +91,12 @@ def plan_from_line(ctx: click.Context, *, references: bool = True) -> Line:
 
 def _recipe(path: Path) -> dict[str, Any]:
     """The keys of a recipe file, which may stand under [recipe] or on their own."""
-    from unaudit.config import read_values
+    from unaudit.config import anchor_paths, read_values
 
     values = read_values(path)
-    recipe = values.get("recipe", values)
+    if "recipe" not in values:
+        values = anchor_paths({"recipe": values}, path.parent)
+    recipe = values["recipe"]
     if not isinstance(recipe, dict):
         raise UsageError(f"{path}: recipe must be a section, [recipe], with keys of its own")
     return recipe
@@ -110,12 +112,17 @@ def _refuse_contradictions(ctx: click.Context) -> None:
         )
 
 
+_OF_SHADOWS = ("shadows.unlearner", "shadows.max_minutes", "run.show_examples")
+"""Keys that change nothing without shadow models; attacks with them say which examples stand
+out."""
+
+
 def _refuse_idle(ctx: click.Context, plan: AuditPlan) -> None:
     """A flag on the line that would change nothing is a slip."""
     if plan.shadows.count:
         return
     for option, _ in given(ctx):
-        if option.key in ("shadows.unlearner", "shadows.max_minutes"):
+        if option.key in _OF_SHADOWS:
             raise UsageError(
                 f"{option.opts[0]} is about shadow models, and none are asked for; add --shadows N"
             )
@@ -150,12 +157,13 @@ def _refuse_loose_gate(config: FoundConfig) -> None:
         "policy.fail_on": policy.fail_on != usual.fail_on,
         "probes": bool(read_values(config.path).get("probes")),
         "run.store": stated.run.store is not None,
+        "run.show_examples": stated.run.show_examples,
     }
     for key, found in loosened.items():
         if found:
             raise UsageError(
                 f"{config.path} sets {key}, but a file found {config.place} may not loosen the "
-                "gate or bring a cache; name it with --config if it is yours"
+                "gate, bring a cache or show texts; name it with --config if it is yours"
             )
 
 

@@ -31,7 +31,11 @@ def unlearners(name: str | None) -> None:
     if name is None:
         for registered, kind in known.items():
             scenarios = ", ".join(sorted(kind.card.scenarios))
-            console.print(f"  {one_line(registered):<20}{one_line(kind.card.title):<30}{scenarios}")
+            title, mark = one_line(kind.card.title), "any" if len(kind.card.tasks) > 1 else ""
+            console.print(
+                f"  {one_line(registered):<18} {title:<18} {scenarios:<30}{mark}".rstrip()
+            )
+        console.print("any: works on language models and classifiers; else on classifiers")
         console.print(f"{len(known)} unlearners; explain one with: unaudit unlearners NAME")
     for broken, reason in known.broken.items():
         if name in (None, broken):
@@ -39,6 +43,8 @@ def unlearners(name: str | None) -> None:
 
 
 def _explain(console: Console, name: str, kind: type[Unlearner]) -> None:
+    from unaudit.unlearners.contract import MODELS
+
     card = kind.card
     console.print(one_line(f"{name}: {card.title}"), style="bold")
     facts = [
@@ -46,6 +52,7 @@ def _explain(console: Console, name: str, kind: type[Unlearner]) -> None:
         ("source", card.source),
         ("consumes", ", ".join(sorted(card.consumes))),
         ("scenarios", ", ".join(sorted(card.scenarios))),
+        ("models", " and ".join(MODELS[task] for task in sorted(card.tasks))),
         *(("departs", text) for text in card.deviations),
         *(("parameter", text) for text in parameters_of(kind)),
     ]

@@ -9,8 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from unaudit.data.dataset import Dataset
 from unaudit.errors import InputError
 from unaudit.evidence import IntArray
+from unaudit.registry import did_you_mean
 from unaudit.text import listed, plain, quote
 
 _Complain: TypeAlias = Callable[[int, str], InputError]
@@ -99,3 +101,28 @@ def _whole(numbers: npt.NDArray[np.generic], complain: _Complain) -> IntArray:
     if len(negative):
         raise complain(int(negative[0]), f"is {values[negative[0]]:g}; labels count from 0")
     return numbers.astype(np.int64)
+
+
+def class_number(dataset: Dataset, name: int | str, asked: str) -> int:
+    """The number of a class by its name; where classes have no names, by its digits.
+
+    Args:
+        dataset: whose class it is.
+        name: of the class, or its number.
+        asked: who names it, for the message.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    if isinstance(name, int):
+        return name
+    if dataset.classes is not None and name in dataset.classes:
+        return dataset.classes.index(name)
+    if dataset.classes is None and name.isascii() and name.isdigit() and len(name) < 10:
+        return int(name)
+    known = dataset.classes or [str(label) for label in sorted(set(dataset.labels.tolist()))]
+    near = plain(did_you_mean(name, known), 200)
+    remedy = "names of the data, or numbers" if dataset.classes is None else "names of the data"
+    raise InputError(
+        f"{asked}: {plain(dataset.name)} has no class {quote(name)}{near}; give {remedy}"
+    )

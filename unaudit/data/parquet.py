@@ -45,15 +45,13 @@ from unaudit.data.source import (
     FORMATS,
     ID_NAMES,
     INPUT_NAMES,
-    LABEL_NAMES,
     Format,
     Reading,
     Source,
     group_column,
-    need_column,
     pick_column,
 )
-from unaudit.data.text_columns import open_texts, text_column
+from unaudit.data.text_columns import label_column, open_texts, text_column
 from unaudit.engine.store import content_key
 from unaudit.evidence import IntArray
 from unaudit.plan import DataSection
@@ -92,10 +90,11 @@ def open_parquet(source: Source, reading: Reading) -> Dataset:
     names = list(file.schema_arrow.names)
     if len(set(names)) != len(names):
         raise source.error("two columns have the same name; rename one")
-    label = need_column(source, names, data.label_column, LABEL_NAMES, "label_column")
+    label = label_column(source, names, reading)
     key = pick_column(source, names, data.id_column, ID_NAMES, "id_column")
     group = group_column(source, names, reading)
-    labels, keys = _values(source, file, label), _values(source, file, key) if key else None
+    labels = _values(source, file, label) if label else np.zeros(file.metadata.num_rows, np.int64)
+    keys = _values(source, file, key) if key else None
     persons = _values(source, file, group) if group else None
     rest = [name for name in names if name not in (label, key, group)]
     schema = file.schema_arrow

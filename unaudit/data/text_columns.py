@@ -11,7 +11,14 @@ from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_groups, as_ids
 from unaudit.data.indexed import Index
 from unaudit.data.labels import as_labels
-from unaudit.data.source import TEXT_NAMES, Reading, Source, need_column, pick_column
+from unaudit.data.source import (
+    LABEL_NAMES,
+    TEXT_NAMES,
+    Reading,
+    Source,
+    need_column,
+    pick_column,
+)
 from unaudit.data.text_dataset import TextDataset
 from unaudit.data.tokenize import Tokenization
 from unaudit.engine.store import content_key
@@ -22,10 +29,26 @@ from unaudit.text import listed, plain, quote
 Values = Sequence[object] | npt.NDArray[np.generic]
 
 
+def label_column(source: Source, columns: list[str], reading: Reading) -> str | None:
+    """The column of labels; None where a language model is fed and there is none.
+
+    Raises:
+        UsageError: it is missing, or several bear a usual name.
+    """
+    find = pick_column if feeds_language_model(reading) else need_column
+    return find(source, columns, reading.data.label_column, LABEL_NAMES, "label_column")
+
+
+def feeds_language_model(reading: Reading) -> bool:
+    """Whether the texts are for a language model: they may come without labels then."""
+    return reading.text is not None and reading.text.causal
+
+
 def text_column(
     source: Source, columns: list[str], reading: Reading, holds_text: Callable[[str], bool]
 ) -> str | None:
-    """The column of texts; None if the inputs are something else.
+    """The column of texts; None if the inputs are something else, as those of a language model
+    never are.
 
     Args:
         source: for messages.
@@ -34,15 +57,17 @@ def text_column(
         holds_text: whether a column holds texts.
 
     Raises:
-        UsageError: the named column is missing or holds no texts.
+        UsageError: the named column is missing or holds no texts; a language model gets none.
     """
     data = reading.data
     if data.text_column is not None and data.input_column is not None:
         raise UsageError("data.text_column and input_column exclude each other; take one out")
+    usual = [name for name in columns if name in TEXT_NAMES and holds_text(name)]
+    if feeds_language_model(reading) and data.text_column is None:
+        _need_texts(source, columns, usual, reading)
     if data.input_column is not None:
         return None
     if data.text_column is None:
-        usual = [name for name in columns if name in TEXT_NAMES and holds_text(name)]
         return pick_column(source, usual, None, TEXT_NAMES, "text_column")
     named = need_column(source, columns, data.text_column, (), "text_column")
     if not holds_text(named):
@@ -50,11 +75,23 @@ def text_column(
     return named
 
 
+def _need_texts(source: Source, columns: list[str], usual: list[str], reading: Reading) -> None:
+    """Refuse data without texts for a language model."""
+    where = f"{plain(source.spec, 400)}: a language model reads texts"
+    if reading.data.input_column is not None:
+        raise UsageError(f"{where}; name their column with data.text_column, not input_column")
+    if not usual:
+        raise UsageError(
+            f"{where}, and no column of texts is called {' or '.join(TEXT_NAMES)} (found: "
+            f"{listed(columns, 8) or 'none'}); set data.text_column"
+        )
+
+
 def open_texts(
     source: Source,
     reading: Reading,
     *,
-    columns: tuple[str, str, str | None],
+    columns: tuple[str, str | None, str | None],
     labels: Values,
     keys: Values | None,
     groups: Values | None,
@@ -65,7 +102,7 @@ def open_texts(
     Args:
         source, reading: of the table.
         columns: names of the columns of texts, labels and ids.
-        labels, keys, groups: of all examples.
+        labels, keys, groups: of all examples; labels are zeros where there is no column of them.
         texts: reads them from the beginning.
 
     Raises:
@@ -88,13 +125,15 @@ def open_texts(
     except UnauditError as error:
         raise type(error)(f"{plain(source.spec, 400)}: {error}") from None
     index = Index(numbers, ids, classes, content, as_groups(groups, source.spec))
-    return TextDataset(source, index, texts, tokenization, reading.store, notes)
+    return TextDataset(
+        source, index, texts, tokenization, reading.store, notes, labeled=label is not None
+    )
 
 
 def open_text_rows(
     source: Source,
     reading: Reading,
-    columns: tuple[str, str, str | None],
+    columns: tuple[str, str | None, str | None],
     rows: Callable[[], Iterator[Mapping[str, object]]],
     group: str | None = None,
 ) -> Dataset:
@@ -116,11 +155,25 @@ def open_text_rows(
         source,
         reading,
         columns=columns,
-        labels=list(read(label)),
+        labels=_zeros(source, rows()) if label is None else list(read(label)),
         keys=None if key is None else list(read(key)),
         groups=None if group is None else list(read(group)),
         texts=lambda: ([value] for value in read(text)),
     )
+
+
+def _zeros(source: Source, rows: Iterator[Mapping[str, object]]) -> IntArray:
+    """A label for each row of which none has one."""
+    count = 0
+    for row in rows:
+        named = [name for name in LABEL_NAMES if name in row]
+        if named:
+            raise source.error(
+                f"example {count} has {quote(named[0])}, but the first has none; give it in each "
+                "line or in none"
+            )
+        count += 1
+    return np.zeros(count, dtype=np.int64)
 
 
 def _numbered(
@@ -136,6 +189,8 @@ def _numbered(
     numbers, classes = as_labels(labels, source.spec, ids)
     if classes is None:
         return numbers, None, ()
+    if feeds_language_model(reading):  # no output stands for a class
+        return numbers, classes, ()
     outputs = None if reading.text is None else reading.text.labels
     if outputs is None:
         note = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import IO, Any
 
 import numpy as np
@@ -47,6 +49,8 @@ class TextDataset(IndexedDataset):
         tokenization: Tokenization,
         store: Store,
         notes: tuple[str, ...] = (),
+        *,
+        labeled: bool = True,
     ) -> None:
         """
         Args:
@@ -56,11 +60,14 @@ class TextDataset(IndexedDataset):
             tokenization: what becomes of them.
             store: keeps token ids.
             notes: what a reader of a report must know of the data.
+            labeled: whether labels mean something.
 
         Raises:
             InputError: there are no examples, or a text cannot be used; names its id.
         """
         super().__init__(source, index)
+        self.labeled = labeled
+        """Whether labels were given; where not, all are zero."""
         self._texts, self._tokenization, self._store = texts, tokenization, store
         self.digest = self._digest()
         lengths, tokens = self._tokenized()
@@ -69,48 +76,108 @@ class TextDataset(IndexedDataset):
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self._tokens = rows_of(tokens)
         self.input_shape = (int(self.lengths.max()),)
-        cut = int(lengths[:, 1].sum())
-        most = tokenization.max_length
-        how = (
-            f"{cut} of {len(self)} texts of {self.name} were cut to {most} tokens "
-            "(preprocess.max_length)"
-        )
-        self.notes = (*notes, how) if cut else notes
+        self.notes = (*notes, *self._told(int(lengths[:, 1].sum())))
 
     def batches(self, rows: IntArray, size: int) -> Iterator[torch.Tensor]:
         rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"rows must lie in [0, {len(self)})")
+        self._check_rows(rows)
         for start in range(0, len(rows), size):
-            yield torch.from_numpy(self._padded(rows[start : start + size]))
+            yield torch.from_numpy(self._padded(rows[start : start + size], *self.input_shape))
+
+    def narrow_batches(self, rows: IntArray, size: int) -> Iterator[torch.Tensor]:
+        """The same batches, each as wide as its longest text: (≤ size, t).
+
+        One very long text makes one large batch of them, and not all batches.
+        """
+        for start in range(0, len(rows), size):
+            part = np.asarray(rows[start : start + size], dtype=np.int64)
+            self._check_rows(part)
+            yield torch.from_numpy(self._padded(part, int(self.lengths[part].max())))
 
     def cheapest_order(self, rows: IntArray) -> IntArray:
         """Texts of like length together: a batch costs as much as its longest text."""
         return np.argsort(-self.lengths[rows], kind="stable").astype(np.int64)
 
+    def compressed_sizes(self) -> IntArray:
+        """(n,) int64 bytes of each text after zlib at its default level: of
+        ``zlib.compress(text.encode("utf-8", "surrogatepass"))``."""
+        key = content_key(
+            "text compressed sizes", content=self.index.content, zlib=zlib.ZLIB_RUNTIME_VERSION
+        )
+
+        def fill(array: npt.NDArray[Any]) -> None:
+            self._each(array, lambda text: len(zlib.compress(text)))
+
+        self.source.check_unchanged()
+        return self._store.array(key, (len(self),), np.int64, fill)
+
     def fingerprints(self) -> npt.NDArray[np.uint8]:
         key = content_key("text fingerprints", content=self.index.content)
 
+        def print_of(text: bytes) -> npt.NDArray[np.uint8]:
+            digest = hashlib.blake2b(b"text" + text, digest_size=SIZE).digest()
+            return np.frombuffer(digest, dtype=np.uint8)
+
         def fill(array: npt.NDArray[Any]) -> None:
-            done = 0
-            for row, text in enumerate(self._checked()):
-                digest = hashlib.blake2b(b"text", digest_size=SIZE)
-                digest.update(text.encode("utf-8", "surrogatepass"))
-                array[row] = np.frombuffer(digest.digest(), dtype=np.uint8)
-                done += 1
-            self._check_count(done)
-            self.source.check_unchanged()
+            self._each(array, print_of)
 
         self.source.check_unchanged()
         return self._store.array(key, (len(self), SIZE), np.uint8, fill)
+
+    def matching(self, holds: Callable[[str], bool]) -> IntArray:
+        """(k,) rows of the texts for which ``holds`` is true, ascending; all texts are read."""
+        return np.array([row for row, text in enumerate(self._checked()) if holds(text)], np.int64)
+
+    def texts(self, rows: IntArray) -> list[str]:
+        """The texts of ``rows``, in that order; what lies behind the last of them is not read.
+
+        Raises:
+            InputError: the file is no longer what it was.
+        """
+        self.source.check_unchanged()
+        wanted = set(rows.tolist())
+        last = max(wanted, default=-1)
+        read = enumerate(islice(self._checked(), last + 1))
+        found = {row: text for row, text in read if row in wanted}
+        self.source.check_unchanged()
+        return [found[row] for row in rows.tolist()]
 
     def pad_to(self, length: int) -> None:
         """Deliver rows of ``length``, at least that of the longest text."""
         self.input_shape = (max(length, int(self.lengths.max())),)
 
-    def _padded(self, rows: IntArray) -> npt.NDArray[np.int64]:
+    def _each(self, array: npt.NDArray[Any], compute: Callable[[bytes], Any]) -> None:
+        """Write to each row what ``compute`` makes of its text as UTF-8."""
+        done = 0
+        for row, text in enumerate(self._checked()):
+            array[row] = compute(text.encode("utf-8", "surrogatepass"))
+            done += 1
+        self._check_count(done)
+        self.source.check_unchanged()
+
+    def _told(self, cut: int) -> Iterator[str]:
+        """What a reader of a report must know of how long the texts are."""
+        most, context = self._tokenization.max_length, self._tokenization.context
+        if cut:
+            yield (
+                f"{cut} of {len(self)} texts of {self.name} were cut to {most} tokens "
+                "(preprocess.max_length)"
+            )
+        longer = int((self.lengths > context).sum()) if context is not None else 0
+        if longer:
+            yield (
+                f"{longer} of {len(self)} texts of {self.name} are longer than the {context} "
+                "tokens that the model takes, and were read in overlapping windows; probes that "
+                "look inside see the first window"
+            )
+
+    def _check_rows(self, rows: IntArray) -> None:
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows must lie in [0, {len(self)})")
+
+    def _padded(self, rows: IntArray, width: int) -> npt.NDArray[np.int64]:
         lengths = self.lengths[rows]
-        batch = np.full((len(rows), *self.input_shape), PADDING, dtype=np.int64)
+        batch = np.full((len(rows), width), PADDING, dtype=np.int64)
         ends = np.cumsum(lengths)
         # of each token, its place among all of the data set
         places = np.arange(ends[-1]) + np.repeat(self._starts[rows] - ends + lengths, lengths)

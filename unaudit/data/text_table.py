@@ -32,7 +32,6 @@ from unaudit.data.source import (
     FORMATS,
     ID_NAMES,
     INPUT_NAMES,
-    LABEL_NAMES,
     Format,
     Reading,
     Source,
@@ -40,7 +39,7 @@ from unaudit.data.source import (
     need_column,
     pick_column,
 )
-from unaudit.data.text_columns import open_text_rows, text_column
+from unaudit.data.text_columns import label_column, open_text_rows, text_column
 from unaudit.engine.store import content_key
 from unaudit.text import plain, quote
 
@@ -82,7 +81,7 @@ def open_csv(source: Source, reading: Reading) -> Dataset:
     if len(set(columns)) != len(columns):
         raise source.error("two columns have the same name; rename one")
     data = reading.data
-    label = need_column(source, columns, data.label_column, LABEL_NAMES, "label_column")
+    label = label_column(source, columns, reading)
     key = pick_column(source, columns, data.id_column, ID_NAMES, "id_column")
     group = group_column(source, columns, reading)
     inputs = [name for name in columns if name not in (label, key, group)]
@@ -91,6 +90,7 @@ def open_csv(source: Source, reading: Reading) -> Dataset:
         return open_text_rows(
             source, reading, (text, label, key), lambda: _csv_rows(source, columns), group
         )
+    assert label is not None  # only texts may lack labels
     if data.input_column is not None:
         # not pick_column's usual names: in a CSV, a column called x is one feature of several
         inputs = [need_column(source, columns, data.input_column, (), "input_column")]
@@ -111,7 +111,7 @@ def open_jsonl(source: Source, reading: Reading) -> Dataset:
         raise source.error("holds no examples; give data with at least one")
     data = reading.data
     columns = list(first)
-    label = need_column(source, columns, data.label_column, LABEL_NAMES, "label_column")
+    label = label_column(source, columns, reading)
     key = pick_column(source, columns, data.id_column, ID_NAMES, "id_column")
     group = group_column(source, columns, reading)
     rest = [name for name in columns if name not in (label, key, group)]
@@ -120,6 +120,7 @@ def open_jsonl(source: Source, reading: Reading) -> Dataset:
         return open_text_rows(
             source, reading, (text, label, key), lambda: _json_objects(source), group
         )
+    assert label is not None  # only texts may lack labels
     lists = columns if data.input_column else [n for n in rest if isinstance(first[n], list)]
     found = pick_column(source, lists, data.input_column, INPUT_NAMES, "input_column")
     inputs = rest if found is None else [found]

@@ -39,12 +39,24 @@ class BadTextError(Exception):
         """Position among the texts that were given."""
 
 
+class NotForTextsError(UsageError):
+    """A setting of pixels, where the data are texts."""
+
+
 class Tokenization:
     """The ``[preprocess]`` section at work on texts.
 
     Special tokens are added as the tokenizer says, and count. What lies beyond ``max_length`` is
-    cut off at the end or the start. A tokenizer's own settings of length and padding do not apply.
+    cut off at the end or the start; for language models nothing is, unless a length is stated. A
+    tokenizer's own settings of length and padding do not apply.
     """
+
+    max_length: int | None
+    """Tokens of a text at most; None where texts stay whole."""
+    context: int | None
+    """Tokens that the model takes at once; None where it sets no bound."""
+    causal: bool
+    """Whether the tokens are for a model that predicts each from those before it."""
 
     def __init__(self, settings: PreprocessSection, text: TextInput | None) -> None:
         """
@@ -59,14 +71,10 @@ class Tokenization:
         """
         for name in _FOR_PIXELS:
             if getattr(settings, name) is not None:
-                raise UsageError(f"preprocess.{name} is not for texts; take it out")
-        context = None if text is None else text.context
-        self.max_length: int = settings.max_length or min(context or USUAL_LENGTH, USUAL_LENGTH)
-        if context is not None and self.max_length > context:
-            raise UsageError(
-                f"preprocess.max_length of {self.max_length} exceeds the {context} tokens that the "
-                "model takes; lower it"
-            )
+                raise NotForTextsError(f"preprocess.{name} is not for texts; take it out")
+        self.context = None if text is None else text.context
+        self.causal = text is not None and text.causal
+        self.max_length = _length(settings.max_length, self.context, self.causal)
         self.truncation = settings.truncation
         self._vocabulary = None if text is None else text.vocabulary
         if settings.tokenizer is not None:
@@ -83,14 +91,14 @@ class Tokenization:
             reserved = int(self._tokenizer.num_special_tokens_to_add(False))
         except Exception:
             reserved = 0
-        if self.max_length <= reserved:
+        if self.max_length is not None and self.max_length <= reserved:
             raise UsageError(
                 f"preprocess.max_length of {self.max_length} leaves no room beside the "
                 f"{reserved} special tokens; raise it"
             )
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        if self.truncation != "refuse":
+        if self.max_length is not None and self.truncation != "refuse":
             direction = "right" if self.truncation == "end" else "left"
             self._tokenizer.enable_truncation(self.max_length, direction=direction)
         self.digest = hashlib.sha256(
@@ -99,8 +107,8 @@ class Tokenization:
                     CODE_VERSION,
                     tokenizer_digest(content),
                     _library_version(),
-                    self.max_length,
-                    self.truncation,
+                    *([] if self.max_length is None else [self.max_length, self.truncation]),
+                    *(["causal"] if self.causal else []),
                 ]
             ).encode()
         ).hexdigest()
@@ -112,8 +120,8 @@ class Tokenization:
         """The token ids of each text, and (k,) which of them were cut.
 
         Raises:
-            BadTextError: a text without a token, with one that the model does not know, or, where
-                nothing is to be cut, with too many.
+            BadTextError: a text without a token (for language models: with fewer than two), with
+                one that the model does not know, or, where nothing is to be cut, with too many.
         """
         encode = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
         try:
@@ -131,7 +139,13 @@ class Tokenization:
     def _check(self, row: int, ids: npt.NDArray[np.int64]) -> None:
         if not len(ids):
             raise BadTextError(row, "has no tokens; fill the text or remove the example")
-        if len(ids) > self.max_length:
+        if self.causal and len(ids) < 2:
+            raise BadTextError(
+                row,
+                "has one token, before which nothing is that would predict it; give a longer text "
+                "or remove the example",
+            )
+        if self.max_length is not None and len(ids) > self.max_length:
             raise BadTextError(
                 row,
                 f"has {len(ids)} tokens, more than preprocess.max_length ({self.max_length}); "
@@ -172,6 +186,27 @@ def tokenizer_digest(content: bytes) -> str:
         raise InputError(f"{FILE} is not a JSON object; save the tokenizer again")
     kept = {key: value for key, value in settings.items() if key not in ("truncation", "padding")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _length(stated: int | None, context: int | None, causal: bool) -> int | None:
+    """Tokens of a text at most.
+
+    Raises:
+        UsageError: the stated number does not fit the model.
+    """
+    if causal:
+        if stated == 1:
+            raise UsageError(
+                "preprocess.max_length of 1 leaves nothing to predict; raise it or take it out"
+            )
+        return stated
+    length = stated or min(context or USUAL_LENGTH, USUAL_LENGTH)
+    if context is not None and length > context:
+        raise UsageError(
+            f"preprocess.max_length of {length} exceeds the {context} tokens that the model takes; "
+            "lower it"
+        )
+    return length
 
 
 class _FailedError(Exception):

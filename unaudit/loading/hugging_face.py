@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 from unaudit.errors import InputError, UnauditError, UnsafeModelError, UsageError
 from unaudit.loading.architectures import ARCHITECTURES, ArchitectureSpec, Argument, Built
 from unaudit.loading.fit import Fitted, digest_of, fit
+from unaudit.loading.hugging_face_causal import CausalNetwork
 from unaudit.loading.hugging_face_config import Config, config_of_spec, read_config
 from unaudit.loading.hugging_face_folder import (
     ADAPTER,
@@ -27,7 +29,12 @@ from unaudit.loading.hugging_face_folder import (
     Folder,
 )
 from unaudit.loading.hugging_face_lora import merge, read_adapter
-from unaudit.loading.hugging_face_network import build_network, context_of, fitting_names
+from unaudit.loading.hugging_face_network import (
+    are_equal,
+    build_network,
+    context_of,
+    fitting_names,
+)
 from unaudit.loading.limits import Limits
 from unaudit.loading.model import LoadedModel, Provenance, TextInput, Trust
 from unaudit.loading.wording import naming
@@ -109,9 +116,14 @@ def fit_network(
         InputError: they do not fit.
     """
     named, ignored = fitting_names(network, tensors)
-    _check_labels(network, named, text)
+    notes: tuple[str, ...] = ()
+    if isinstance(network, CausalNetwork):
+        notes = _untied(network, named)
+    else:
+        _check_labels(network, named, text)
     try:
-        return fit(network, named), ignored
+        fitted = fit(network, named)
+        return replace(fitted, notes=(*fitted.notes, *notes)), ignored
     except InputError as error:
         # that a whole axis is longer means other sizes here, not another number of classes
         said = str(error).partition("; it looks like a model of")[0]
@@ -152,6 +164,7 @@ def _built(config: Config, limits: Limits, tokenizer: bytes | None) -> Built:
             vocabulary=network.token_embedding.num_embeddings,
             context=context_of(network),
             labels=config.labels if config.names_labels else None,
+            causal=config.causal,
         )
     return Built(network, spec=config.spec(), text=text)
 
@@ -167,6 +180,8 @@ def _load_adapter(folder: Folder, base: Folder, label: str) -> LoadedModel:
             raise UsageError(f"holds no {CONFIG}; give the folder of the adapter's base model")
         built = build_folder(base)
         tensors, _ = fitting_names(built.module, base.tensors())
+        if isinstance(built.module, CausalNetwork):
+            tensors = built.module.with_both_names(tensors)
     with naming(label):
         merged = merge(built.module, tensors, adapter, parts)
         fitted, ignored = fit_network(built.module, merged, built.text)
@@ -229,6 +244,21 @@ def _check_labels(
                 f"{CONFIG} names {labels} labels (id2label), but the weights '{plain(name)}' are "
                 f"of {len(tensor)}; correct id2label"
             )
+
+
+def _untied(network: CausalNetwork, tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Untie a network whose weights differ between the two names of its embedding, and say so."""
+    given = [
+        [tensor for name, tensor in tensors.items() if f".{name}".endswith(f".{own}")]
+        for own in network.tied_names
+    ]
+    if not network.tied or not all(given) or are_equal(given[0][0], given[1][0]):
+        return ()
+    network.untie()
+    return (
+        f"the embeddings of inputs and outputs, which {CONFIG} ties, differ in the weights, and "
+        "are two",
+    )
 
 
 def _no_model(path: Path) -> UnauditError:

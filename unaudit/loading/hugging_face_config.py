@@ -61,6 +61,9 @@ _DECODERS: Mapping[str, str] = {
 }
 FAMILIES = tuple(sorted((*_ENCODERS, *_DECODERS)))
 """Values of ``model_type`` that are read; padding was seen to change none of them."""
+CAUSAL_FAMILIES = tuple(sorted(_DECODERS))
+"""Those of which language models are read."""
+_TIED = "tie_word_embeddings"
 
 # such numbers are lengths of axes, ids or angles; every other one counts what is made one by one
 _LENGTHS = (
@@ -78,7 +81,7 @@ _UNDECLARED = frozenset(
         "rotary_emb_base", "rotary_pct",
     }
 )  # fmt: skip
-_NEVER = frozenset({"use_cache", "tie_word_embeddings", "per_layer_config"})
+_NEVER = frozenset({"use_cache", _TIED, "per_layer_config"})
 # said elsewhere, or nothing that changes what a network computes
 _ELSEWHERE = frozenset(
     {
@@ -104,6 +107,8 @@ class Config:
     """Names of its outputs, in order."""
     family: str
     """``model_type``."""
+    causal: bool = False
+    """Whether it predicts the next token of texts; it has no labels then."""
     ignored: tuple[str, ...] = ()
     """Keys that mean nothing to such a network."""
 
@@ -114,7 +119,8 @@ class Config:
 
     def spec(self) -> str:
         """An architecture spec that makes the same network on any machine."""
-        content = {"type": self.family, "values": self.values, "labels": self.labels}
+        content: dict[str, Any] = {"type": self.family, "values": self.values}
+        content |= {"causal": True} if self.causal else {"labels": self.labels}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return f"hf-config:{urlsafe_b64encode(text.encode()).decode().rstrip('=')}"
 
@@ -140,6 +146,8 @@ def read_config(content: Mapping[str, Any]) -> Config:
     if not isinstance(family, str):
         raise InputError("config.json names no model_type; save the model with save_pretrained")
     network = _network(content.get("architectures"), family)
+    if network == _causal_class(family):
+        return _config(family, network, content, ())
     if content.get("problem_type") not in (None, "single_label_classification"):
         raise UsageError(
             f"is trained for {quote(content['problem_type'])}; unaudit audits classifiers of "
@@ -156,7 +164,10 @@ def config_of_spec(text: str) -> Config:
     """
     try:
         content = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        family, labels = content["type"], tuple(map(str, content["labels"]))
+        family = content["type"]
+        if content.get("causal") is True and _causal_class(family) is not None:
+            return _config(family, str(_causal_class(family)), content["values"], ())
+        labels = tuple(map(str, content["labels"]))
         return _config(family, _class_of(family), content["values"], labels)
     except (BadBase64, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(
@@ -174,25 +185,27 @@ def _class_of(family: str) -> str:
     return f"{stem}{_TASK}"
 
 
+def _causal_class(family: str) -> str | None:
+    """The language model of a family; None where it has none that is read."""
+    stem = _DECODERS.get(family)
+    return None if stem is None else f"{stem}{'LMHeadModel' if stem == 'GPT2' else 'ForCausalLM'}"
+
+
 def _network(architectures: object, family: str) -> str:
-    """The class that the configuration names, which must be the classifier of its family."""
+    """The class that the configuration names: its family's classifier or language model."""
     if not isinstance(architectures, list) or len(architectures) != 1:
         raise InputError(
             "config.json does not name the model's class (architectures); save the model with "
             "save_pretrained"
         )
     named = str(architectures[0])
-    if named.endswith(("ForCausalLM", "LMHeadModel")):
-        raise UsageError(
-            f"is a {plain(named, 80)}: causal language models are not supported yet; sequence "
-            f"classifiers are (…{_TASK})"
-        )
-    expected = _class_of(family)
-    if named != expected:
-        raise UsageError(
-            f"is a {plain(named, 80)}; only sequence classifiers are audited ({expected})"
-        )
-    return expected
+    expected, causal = _class_of(family), _causal_class(family)
+    if named not in (expected, causal):
+        kinds = f"sequence classifiers are audited ({expected})"
+        if causal is not None:
+            kinds = f"sequence classifiers ({expected}) and language models ({causal}) are audited"
+        raise UsageError(f"is a {plain(named, 80)}; only {kinds}")
+    return named
 
 
 def _labels(content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -223,13 +236,19 @@ def _labels(content: Mapping[str, Any]) -> tuple[str, ...]:
 def _config(
     family: str, network: str, content: Mapping[str, Any], labels: tuple[str, ...]
 ) -> Config:
-    settings = f"{network.removesuffix(_TASK)}Config"
+    settings = f"{_class_of(family).removesuffix(_TASK)}Config"
     known, common = _keys_of(settings)
+    causal = network == _causal_class(family)
+    if causal:
+        known |= {_TIED}
+        if content.get(_TIED) not in (None, True, False):
+            raise InputError(f"config.json: {_TIED} is {quote(content[_TIED])}; give true or false")
     values = {key: value for key, value in content.items() if key in known and value is not None}
     for key, value in values.items():
         _check(key, value)
     ignored = sorted(set(content) - known - common - _NEVER - _ELSEWHERE)
-    return Config(network, settings, family in _DECODERS, values, labels, family, tuple(ignored))
+    last = family in _DECODERS and not causal
+    return Config(network, settings, last, values, labels, family, causal, tuple(ignored))
 
 
 def _keys_of(settings: str) -> tuple[frozenset[str], frozenset[str]]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.errors import InputError, UsageError
-from unaudit.loading.hugging_face_network import is_transposed
+from unaudit.loading.hugging_face_causal import CausalNetwork
+from unaudit.loading.hugging_face_network import are_equal, is_transposed
 from unaudit.text import listed, plain, quote
 
 PREFIX = "base_model.model."
@@ -46,6 +47,8 @@ class Adapter:
     """Modules that were trained as a whole."""
     biases: bool
     """Whether biases were trained as well."""
+    keeps_ties: bool = False
+    """Whether weights that were one before stayed one."""
 
 
 def read_adapter(content: Mapping[str, Any]) -> Adapter:
@@ -71,7 +74,8 @@ def read_adapter(content: Mapping[str, Any]) -> Adapter:
         raise InputError("adapter_config.json: modules_to_save is no list of names")
     divisor = math.sqrt(rank) if content.get("use_rslora") else rank
     biases = content.get("bias", "none") != "none"
-    return Adapter(rank, alpha / divisor, tuple(saved), biases)
+    ties = content.get("ensure_weight_tying") is True
+    return Adapter(rank, alpha / divisor, tuple(saved), biases, ties)
 
 
 def merge(
@@ -104,12 +108,18 @@ def merge(
     for name, tensor in rest.items():
         if name.endswith(_A) or (name.endswith(_B) and name.removesuffix(_B) + _A in rest):
             continue
+        if name in base and are_equal(tensor, base[name]):
+            continue  # as of embeddings beside adapted ones, which are saved as they were
         whole = any(f".{part}." in f".{name}" for part in adapter.saved)
         if not (whole or (adapter.biases and name.endswith(".bias"))):
             raise UsageError(f"adapter: {quote(name)} is no part of plain LoRA; {_MERGE}")
         if name not in base:
             raise InputError(f"adapter: the base model has no {quote(name)}; check --arch hf:DIR")
         merged[name] = tensor
+    if adapter.keeps_ties and isinstance(network, CausalNetwork) and network.tied:
+        one, other = (merged.get(name) for name in network.tied_names)
+        if one is not None and other is not None and not are_equal(one, other):
+            raise UsageError(f"adapter: adapts embeddings that stay one weight; {_MERGE}")
     return merged
 
 

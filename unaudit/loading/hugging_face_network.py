@@ -1,4 +1,4 @@
-"""Text classifiers as networks of one tensor: token ids in, logits out.
+"""Networks of texts as networks of one tensor: token ids in, logits out.
 
 The networks are those of transformers, built from a checked configuration. What is added here makes
 them look like any other network: one argument, one tensor returned, padding that changes nothing.
@@ -6,6 +6,7 @@ them look like any other network: one argument, one tensor returned, padding tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,14 @@ from unaudit.tokens import are_present, longest
 
 if TYPE_CHECKING:
     from unaudit.loading.hugging_face_config import Config
+
+_RENAMED = (
+    (re.compile(r"(?<=LayerNorm\.)gamma$"), "weight"),
+    (re.compile(r"(?<=LayerNorm\.)beta$"), "bias"),
+    (re.compile(r"\bembed_out(?=\.weight$)"), "lm_head"),
+)
+_COMPUTED = re.compile(r"(^|\.)((cross)?attention|attn)\.(masked_)?bias$|\brotary_emb\.inv_freq$")
+"""Masks and frequencies, which networks compute themselves."""
 
 
 class TokenNetwork(nn.Module):
@@ -102,7 +111,7 @@ def build_network(config: Config, limits: Limits) -> TokenNetwork:
     """
     transformers = import_transformers()
     settings = _settings(transformers, config)
-    kind = _class_of(config.network, config.last_token)
+    kind = _class_of(config.network, config.last_token, config.causal)
     with torch.device("meta"):
         sizes = _attempt(lambda: kind(settings), config)
     tensors = [*sizes.parameters(), *sizes.buffers()]
@@ -158,24 +167,29 @@ def is_transposed(layer: nn.Module) -> bool:
     return _give_transposed in layer._state_dict_hooks.values()
 
 
+def are_equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two weights are the same numbers, whatever their precision."""
+    if one.shape != other.shape:
+        return False
+    kind = torch.promote_types(one.dtype, other.dtype)
+    return torch.equal(one.to(kind), other.to(one.device, kind))
+
+
 def fitting_names(
     network: nn.Module, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Tensors under the names that the network has for them, and what of them it computes itself.
 
-    Files of older versions hold tables of positions, and call the weights of normalizations gamma
-    and beta.
+    Files of older versions hold tables of positions, masks and frequencies, call the weights of
+    normalizations gamma and beta, and leave out what stands before the names of a body saved alone.
     """
     wanted = set(network.state_dict())
     computed = {name for name, _ in network.named_buffers()} - wanted
     found: dict[str, Tensor] = {}
     passed_over = []
     for name, tensor in tensors.items():
-        own = name
-        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-            if name not in wanted and name.endswith(f"LayerNorm{old}"):
-                own = name.removesuffix(old) + new
-        if own in computed:
+        own = name if name in wanted else _newer(name, wanted, network)
+        if own in computed or (own not in wanted and _COMPUTED.search(own)):
             passed_over.append(f"buffer {plain(own)}")
         elif own in found:
             raise InputError(f"holds '{plain(own)}' under two names; save it again")
@@ -184,14 +198,22 @@ def fitting_names(
     return found, tuple(passed_over)
 
 
+def _newer(name: str, wanted: set[str], network: nn.Module) -> str:
+    """What a network now calls a weight that it has under no such name."""
+    for pattern, new in _RENAMED:
+        name = pattern.sub(new, name)
+    whole = f"{getattr(network, 'base_model_prefix', '')}.{name}"
+    return whole if whole in wanted and name not in wanted else name
+
+
 def _settings(transformers: Any, config: Config) -> Any:
     """The configuration as transformers wants it."""
-    names = dict(enumerate(config.labels))
-    values = dict(config.values) | {
-        "use_cache": False,  # of no use for whole texts, and costs memory
-        "id2label": names,
-        "label2id": {name: index for index, name in names.items()},
-    }
+    values = dict(config.values)
+    values["use_cache"] = False  # of no use for whole texts, and costs memory
+    if not config.causal:
+        names = dict(enumerate(config.labels))
+        values["id2label"] = names
+        values["label2id"] = {name: index for index, name in names.items()}
     return _attempt(lambda: getattr(transformers, config.settings)(**values), config)
 
 
@@ -207,11 +229,13 @@ def _attempt(build: Any, config: Config) -> Any:
 
 
 @cache
-def _class_of(name: str, last_token: bool) -> Any:
+def _class_of(name: str, last_token: bool, causal: bool) -> Any:
     """A class of transformers as a :class:`TokenNetwork`."""
+    from unaudit.loading.hugging_face_causal import CausalNetwork  # which builds on this module
+
+    own: type[TokenNetwork] = LastTokenNetwork if last_token else TokenNetwork
     base = getattr(import_transformers(), name)
-    own = LastTokenNetwork if last_token else TokenNetwork
-    return type(name, (own, base), {"__module__": __name__})
+    return type(name, (CausalNetwork if causal else own, base), {"__module__": __name__})
 
 
 def _give_transposed(

@@ -57,7 +57,7 @@ class DataSection(Section):
     """Column or array of the inputs. Default: ``image``, ``x``, ``inputs`` or ``features``,
     whichever is the only one."""
     label_column: str | None = None
-    """Default: ``label``, ``y`` or ``labels``, if unique."""
+    """Default: ``label``, ``y`` or ``labels``, if unique. Texts of language models need none."""
     text_column: str | None = None
     """Column of texts in parquet, csv or jsonl. Default: ``text``, if it holds texts and
     ``input_column`` names no other."""
@@ -92,7 +92,8 @@ class PreprocessSection(Section):
     tokenizer: Location | None = None
     """Of texts: a folder with ``tokenizer.json``, or that file. Default: the model's own."""
     max_length: Positive | None = None
-    """Of texts: tokens, special ones included. Default: what the model takes, at most 512."""
+    """Of texts: tokens, special ones included. Default: what the model takes, at most 512; a
+    language model reads whole texts, longer ones than it takes in overlapping windows."""
     truncation: Literal["end", "start", "refuse"] = "end"
     """Of longer texts, the end or the start is cut off; or they are an error."""
 
@@ -109,7 +110,8 @@ class RequestSection(Section):
     """What was asked to be removed."""
 
     forget: Location | None = None
-    """File of forget ids, one per line; marks of canaries after a tab."""
+    """File of forget ids, one per line; marks of canaries after a tab. Or ``class:NAME`` for all
+    training examples of a class, ``keyword:WORD`` for all training texts with a word."""
     scenario: Scenario | None = None
     """Default: detected from the labels of the forget set."""
     kind: Literal["erase", "relabel"] = "erase"

@@ -61,3 +61,5 @@ class RunSection(Section):
     """Folder for the record and the reports."""
     formats: tuple[str, ...] = ("html", "pdf")
     """What to render besides ``record.json``, each ``format`` or ``format:path``."""
+    show_examples: bool = False
+    """Whether texts of single examples are written into the record and the reports."""

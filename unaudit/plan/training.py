@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from unaudit.plan.section import Positive, Section
+from unaudit.plan.section import Location, Positive, Section
 
 LEAST_SHADOWS = 4
 """Of these, an example is in two."""
@@ -29,6 +29,10 @@ class RecipeSection(Section):
     precision: Literal["float32", "bf16"] | None = None
     augment: Literal["none", "flip", "crop-flip"] | None = None
     """Of images: mirror, or pad by 4 pixels, crop and mirror."""
+    base: Location | None = None
+    """A model whose weights training starts from, of the same architecture: originals, retrained
+    and shadow models alike. Layers that it does not fit, such as a head of other classes, start
+    from random weights. It must never have seen the forget set. Default: random weights."""
 
 
 class CalibrationSection(Section):

@@ -24,7 +24,8 @@ def retrained_estimate(
     """
     estimate = found.estimate
     truths = [
-        float(view_of[model.label].outputs("forget").correct.mean()) for model in case.retrained
+        float(view_of[model.label].predictions("forget").hit_rate.mean())
+        for model in case.retrained
     ]
     return schema.RetrainedEstimate(
         value=None if estimate is None else estimate.value,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unaudit.case import Case
+from unaudit.evidence import Task
 from unaudit.measuring import Measurement, Reading
 from unaudit.recording.projection import project
 from unaudit.report.record import Curve, Curves, Inside, LayerChange, Role, ShallowChange
@@ -40,7 +41,7 @@ def inside(
     original = None if case.original is None else inside_of.get(case.original.label)
     return Inside(
         shallow=None if original is None else _shallow(subject, original),
-        curves=curves(measurements),
+        curves=curves(measurements, case.task),
         projection=project(case, inside_of, rng.spawn(1)[0]),
     )
 
@@ -59,10 +60,21 @@ def _shallow(subject: WhiteBox, original: WhiteBox) -> ShallowChange:
     )
 
 
-def curves(measurements: Sequence[Measurement]) -> tuple[Curves, ...]:
-    """The curves that probes left in their details; a probe that left none is passed over."""
+def curves(
+    measurements: Sequence[Measurement], task: Task = "classification"
+) -> tuple[Curves, ...]:
+    """The curves that probes left in their details; a probe that left none is passed over.
+
+    Args:
+        measurements: of all probes.
+        task: of the models; the accuracy of a language model is that of its next tokens.
+    """
     by_name = {measurement.card.name: measurement for measurement in measurements}
-    found = (_curves(by_name[name], kind) for name, kind in KINDS.items() if name in by_name)
+    found = (
+        _curves(by_name[name], kind if task == "classification" else _of_tokens(kind))
+        for name, kind in KINDS.items()
+        if name in by_name
+    )
     return tuple(drawn for drawn in found if drawn is not None)
 
 
@@ -168,6 +180,10 @@ KINDS: Mapping[str, _Kind] = {
     ),
 }
 """By probe, in the order of the report."""
+
+
+def _of_tokens(kind: _Kind) -> _Kind:
+    return replace(kind, y_label=kind.y_label.replace("accuracy", "next-token accuracy"))
 
 
 def _curves(measurement: Measurement, kind: _Kind) -> Curves | None:

@@ -13,6 +13,9 @@ from unaudit.report import record as schema
 if TYPE_CHECKING:
     from unaudit.recording.run import Run
 
+KEYWORD = "keyword"
+"""What the forget set is called that is selected by a word, before a colon and the word."""
+
 
 def describe_plan(run: Run) -> schema.Plan:
     settings, policy = run.plan, run.plan.policy
@@ -37,7 +40,10 @@ def describe_plan(run: Run) -> schema.Plan:
             unsigned=probe.card.unsigned,
         )
         for probe in run.probes
+        # what reads models of another kind is among those that did not run, and was never a test
+        if run.case.task in probe.card.tasks
     )
+    config = _without_folders(settings)
     fixed = {
         "policy": agreed,
         "probes": planned,
@@ -50,7 +56,7 @@ def describe_plan(run: Run) -> schema.Plan:
         "kind": settings.request.kind,
         "swapped": run.case.swapped,
         "scenario": run.case.scenario,
-        "recipe": settings.recipe and settings.recipe.model_dump(mode="json"),
+        "recipe": config.get("recipe"),
         "calibration": settings.calibration.model_dump(mode="json", exclude={"workers"}),
         "shadows": settings.shadows.model_dump(mode="json"),
     }
@@ -60,7 +66,7 @@ def describe_plan(run: Run) -> schema.Plan:
         probes=planned,
         seed=settings.run.seed,
         bootstrap=settings.run.bootstrap,
-        config=_without_folders(settings),
+        config=config,
     )
 
 
@@ -74,14 +80,32 @@ def _without_folders(plan: AuditPlan) -> dict[str, Any]:
         "preprocess": ("tokenizer",),
         "request": ("forget",),
         "references": ("original",),
+        "recipe": ("base",),
     }.items():
         for key in keys:
-            if key in config[section]:
+            if key in config.get(section, {}):
                 config[section][key] = without_folders(config[section][key])
     config["references"]["retrained"] = [
         without_folders(s) for s in config["references"]["retrained"]
     ]
+    if "forget" in config["request"]:
+        config["request"]["forget"] = _without_keyword(config["request"]["forget"], plan)
     return config
+
+
+def _without_keyword(forget: str, plan: AuditPlan) -> str:
+    """How the forget set is named, without the word that stands in all of its texts unless texts
+    may be shown: it can be somebody's name."""
+    kind, _, _ = forget.partition(":")
+    hidden = kind == KEYWORD and not plan.run.show_examples
+    return f"{KEYWORD}:…" if hidden else forget
+
+
+def public_command(command: str, plan: AuditPlan) -> str:
+    """A command line, without the word that stands in all forget texts."""
+    named = without_folders(plan.request.forget or "")
+    shown = _without_keyword(named, plan)
+    return command if shown == named else command.replace(shlex.quote(named), shlex.quote(shown))
 
 
 def repeat_command(plan: AuditPlan) -> str:
@@ -101,5 +125,7 @@ def repeat_command(plan: AuditPlan) -> str:
             words += [flag, without_folders(value)]
     if plan.model.arch is not None:
         words += ["--arch", without_folders(plan.model.arch)]
+    if plan.run.show_examples:
+        words.append("--show-examples")
     words += ["--seed", str(plan.run.seed)]
     return shlex.join(words)

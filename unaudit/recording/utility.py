@@ -1,14 +1,16 @@
-"""Accuracy of every model: whether what was kept still works."""
+"""Accuracy of every model: whether what was kept still works.
+
+That of a language model is the share of tokens that it predicts, as a mean over texts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from unaudit.case import Candidate, Case
-from unaudit.evidence import SplitName
+from unaudit.evidence import FloatArray, SplitName
 from unaudit.report.record import Accuracy, ClassAccuracy
 from unaudit.views import BlackBox
 
@@ -22,7 +24,10 @@ def accuracies(case: Case, view_of: Mapping[str, BlackBox]) -> tuple[Accuracy, .
 def per_class(
     case: Case, view_of: Mapping[str, BlackBox], n_classes: int
 ) -> tuple[ClassAccuracy, ...]:
-    """Accuracy of the subject on each class that has examples."""
+    """Accuracy of the subject on each class that has examples; nothing without classes, as of texts
+    that bear no labels."""
+    if n_classes < 2:
+        return ()
     subject = view_of[case.subject.label]
     retrained = [view_of[candidate.label] for candidate in case.retrained]
     rows = []
@@ -45,17 +50,17 @@ def _accuracy(case: Case, candidate: Candidate, view_of: Mapping[str, BlackBox])
     view = view_of[candidate.label]
     unseen = unseen_kept = unseen_forgotten = None
     if "unseen" in view.splits:
-        outputs = view.outputs("unseen")
-        unseen = _mean(outputs.correct)
+        found = view.predictions("unseen")
+        unseen = _mean(found.hit_rate)
         if case.scenario == "class":
-            forgotten = np.isin(outputs.labels, case.forget_classes)
-            unseen_kept = _mean(outputs.correct[~forgotten])
-            unseen_forgotten = _mean(outputs.correct[forgotten])
+            forgotten = np.isin(found.labels, case.forget_classes)
+            unseen_kept = _mean(found.hit_rate[~forgotten])
+            unseen_forgotten = _mean(found.hit_rate[forgotten])
     return Accuracy(
         model=candidate.label,
         role=candidate.role,
-        forget=float(view.outputs("forget").correct.mean()),
-        retain=_mean(view.outputs("retain").correct),
+        forget=float(view.predictions("forget").hit_rate.mean()),
+        retain=_mean(view.predictions("retain").hit_rate),
         unseen=unseen,
         unseen_kept=unseen_kept,
         unseen_forgotten=unseen_forgotten,
@@ -65,9 +70,9 @@ def _accuracy(case: Case, candidate: Candidate, view_of: Mapping[str, BlackBox])
 def _class_rate(view: BlackBox, split: SplitName, label: int) -> float | None:
     if split not in view.splits:
         return None
-    outputs = view.outputs(split)
-    return _mean(outputs.correct[outputs.labels == label])
+    found = view.predictions(split)
+    return _mean(found.hit_rate[found.labels == label])
 
 
-def _mean(flags: Any) -> float | None:
-    return float(np.mean(flags)) if len(flags) else None
+def _mean(rates: FloatArray) -> float | None:
+    return float(rates.mean()) if len(rates) else None

@@ -15,13 +15,15 @@ from unaudit.fidelity import fidelity
 from unaudit.judging import Judged, JudgedFamily
 from unaudit.recording.digest import digest_of
 from unaudit.recording.estimate import retrained_estimate
+from unaudit.recording.excerpts import with_texts
 from unaudit.recording.fidelity import fidelity_part
 from unaudit.recording.figures import histograms, rocs
 from unaudit.recording.groups import group_evidence
 from unaudit.recording.inside import inside
 from unaudit.recording.intervals import interval_of
+from unaudit.recording.language import language
 from unaudit.recording.matrix import matrix
-from unaudit.recording.plan import describe_plan, repeat_command
+from unaudit.recording.plan import describe_plan, public_command, repeat_command
 from unaudit.recording.run import Run
 from unaudit.recording.sanity import sanity
 from unaudit.recording.shadows import shadow_models
@@ -38,6 +40,7 @@ PACKAGES = (
 def write_record(run: Run) -> schema.Record:
     """The record of a run, with its digest as report id."""
     alpha = run.plan.policy.alpha
+    exposed, warnings = _worst(run)
     parts: dict[str, Any] = {
         "subject": schema.Subject(
             model=model_ref(run.case.subject), claimed_method=run.plan.model.claimed_method
@@ -72,11 +75,14 @@ def write_record(run: Run) -> schema.Record:
         "fidelity": fidelity_part(fidelity(run.case, run.view_of)),
         "retrained_estimate": retrained_estimate(run.case, run.view_of, run.foretold),
         "shadows": shadow_models(run.case, run.calibrated),
-        "worst": worst(run.case, run.calibrated, run.name_of),
+        "worst": exposed,
         "groups": group_evidence(run.case, run.calibrated, alpha, run.name_of),
+        "language": language(run.case, run.view_of),
         "verdict": _verdict(run),
     }
-    return schema.Record(report_id=digest_of(parts)[:16], environment=_environment(run), **parts)
+    return schema.Record(
+        report_id=digest_of(parts)[:16], environment=_environment(run, warnings), **parts
+    )
 
 
 def model_ref(candidate: Candidate) -> schema.ModelRef:
@@ -96,8 +102,18 @@ def model_ref(candidate: Candidate) -> schema.ModelRef:
     )
 
 
+def _worst(run: Run) -> tuple[tuple[schema.Worst, ...], tuple[str, ...]]:
+    """Who stands out most; with their texts, and a warning, only if the plan asks for texts."""
+    lists = worst(run.case, run.calibrated, run.name_of)
+    if not run.plan.run.show_examples:
+        return lists, ()
+    lists, warning = with_texts(lists, run.case.splits["forget"], run.name_of)
+    return lists, (warning,)
+
+
 def _request(run: Run) -> schema.Request:
     case = run.case
+    unlabeled = run.n_classes < 2
     sizes = {name: len(split) for name, split in case.splits.items()}
     copies = case.copies
     shapes = case.splits["forget"].dataset.input_shape
@@ -106,6 +122,7 @@ def _request(run: Run) -> schema.Request:
         retain=sizes["retain"],
         unseen=sizes.get("unseen", 0),
         validation=sizes.get("validation", 0),
+        unit="text" if case.task == "language-modeling" else "example",
         ids_hmac=case.ids_hmac,
         id_type=case.id_type,
         data_sha256=case.sources_digest,
@@ -120,7 +137,7 @@ def _request(run: Run) -> schema.Request:
                 retain=_count(case, "retain", label),
                 unseen=_count(case, "unseen", label),
             )
-            for label in case.forget_classes
+            for label in (() if unlabeled else case.forget_classes)
         ),
         duplicates=None
         if copies is None
@@ -212,16 +229,17 @@ def _verdict(run: Run) -> schema.Verdict:
     )
 
 
-def _environment(run: Run) -> schema.Environment:
+def _environment(run: Run, warnings: tuple[str, ...]) -> schema.Environment:
     return schema.Environment(
         unaudit=version("unaudit"),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         device=run.device,
         packages={name: found for name in PACKAGES if (found := _version(name))},
-        command=run.command or repeat_command(run.plan),
+        command=public_command(run.command or repeat_command(run.plan), run.plan),
         started=run.started.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=dict(run.seconds),
+        warnings=warnings,
     )
 
 

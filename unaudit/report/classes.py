@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unaudit.report.language import accuracy
 from unaudit.report.record import ClassAccuracy, Record
 from unaudit.report.svg import Drawing, Figure, Scale, ticks
 from unaudit.report.text import number, percent
@@ -21,11 +22,12 @@ def classes(record: Record) -> Figure | None:
         return None
     shown = sorted(sorted(rows, key=_gap, reverse=True)[:MOST_CLASSES], key=lambda row: row.label)
     step, top = 20.0, 34.0
+    name = accuracy(record)
     drawing = Drawing(
         "classes",
         WIDTH,
         top + step * len(shown) + 40,
-        "Accuracy on forget examples by class",
+        f"{name.capitalize()} on forget examples by class",
         "; ".join(
             f"class {row.label}: subject {percent(row.forget)}, retrained "
             f"{percent(row.retrained_forget)}"
@@ -34,9 +36,11 @@ def classes(record: Record) -> Figure | None:
         size=11,
     )
     least = min(min(row.forget or 0.0, row.retrained_forget or 0.0) for row in shown)
-    x = Scale(max(0.0, math.floor(10 * least - 0.5) / 10), 1.0, 58, 332)
+    most = max(max(row.forget or 0.0, row.retrained_forget or 0.0) for row in shown)
+    end = min(1.0, math.ceil(10 * most + 0.5) / 10)
+    x = Scale(max(0.0, math.floor(10 * least - 0.5) / 10), end, 58, 332)
     floor = top + step * len(shown)
-    for rate in ticks(x.start, 1.0, 4):
+    for rate in ticks(x.start, x.end, 4):
         drawing.line("grid", x(rate), top - 4, x(rate), floor)
         drawing.text("muted", x(rate), floor + 16, f"{100 * rate:g}%", anchor="middle", size=10)
     for place, row in enumerate(shown):
@@ -51,11 +55,11 @@ def classes(record: Record) -> Figure | None:
     drawing.text("ink", 72, 16, "subject", size=11)
     drawing.circle("mark-retrained", 134, 12, 4)
     drawing.text("ink", 144, 16, "retrained models, mean", size=11)
-    drawing.text("muted", (x.low + x.high) / 2, floor + 34, "accuracy", anchor="middle", size=10.5)
+    drawing.text("muted", (x.low + x.high) / 2, floor + 34, name, anchor="middle", size=10.5)
     left_out = len(rows) - len(shown)
     return Figure(
         "classes",
-        "Accuracy on forget examples by class",
+        f"{name.capitalize()} on forget examples by class",
         "A retrained model gets these examples right only as far as it generalizes."
         + (f" Shown: the {len(shown)} classes that differ most." if left_out else ""),
         drawing.markup(),

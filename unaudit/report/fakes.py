@@ -111,12 +111,18 @@ def _inside(record: Record, fake: str) -> str:
     return f"Of {len(outcomes)} white-box probes that can see, {count} caught it."
 
 
-def fidelity(found: Fidelity) -> str:
-    """Accuracies side by side, in one sentence."""
+def fidelity(found: Fidelity, accuracy: str = "accuracy") -> str:
+    """Accuracies side by side, in one sentence.
+
+    Args:
+        found: from the record.
+        accuracy: what they are called.
+    """
     where = " on the classes that the request does not touch" if found.kept_classes_only else ""
     compared = "; ".join(
         f"{split.split} {percent(split.original)} and {percent(split.retrained)}, "
         f"{number(100 * split.gap, 1)} points apart"
         for split in found.splits
     )
-    return f"Accuracy{where}, original and mean of the retrained models: {compared}."
+    name = accuracy.capitalize()
+    return f"{name}{where}, original and mean of the retrained models: {compared}."

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unaudit.report import classes, curves, distributions, forest, heatmap, projection
+from unaudit.report import (
+    classes,
+    curves,
+    distributions,
+    forest,
+    heatmap,
+    perplexity,
+    projection,
+)
 from unaudit.report.record import Record
 from unaudit.report.svg import Figure
 
@@ -22,6 +30,7 @@ class Figures:
     curves: Sequence[Figure]
     projection: Figure | None
     matrix: Sequence[Figure]
+    perplexity: Figure | None
 
 
 def draw(record: Record) -> Figures:
@@ -35,4 +44,5 @@ def draw(record: Record) -> Figures:
         curves=curves.curves(record),
         projection=projection.projection(record),
         matrix=heatmap.heatmaps(record),
+        perplexity=perplexity.perplexities(record),
     )

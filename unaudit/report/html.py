@@ -21,6 +21,7 @@ from unaudit.report import fakes, groups, levels, shadows, text, wording
 from unaudit.report.estimate import estimate
 from unaudit.report.figures import draw
 from unaudit.report.forest import by_severity
+from unaudit.report.language import accuracy, language_text
 from unaudit.report.record import PlannedProbe, Record
 from unaudit.report.skips import skips
 from unaudit.text import shorten, size
@@ -56,6 +57,7 @@ SECTIONS = (
     Section("results", "Results"),
     Section("calibrators", "Beside reference unlearners"),
     Section("membership", "Membership in detail"),
+    Section("language", "Perplexity and extraction"),
     Section("classes", "Results by class"),
     Section("inside", "Inside the model"),
     Section("utility", "Utility"),
@@ -66,6 +68,14 @@ SECTIONS = (
     Section("glossary", "Glossary"),
     Section("signatures", "Responsible persons"),
 )
+
+
+def sections(record: Record) -> tuple[Section, ...]:
+    """Those that apply: one is about language models, and texts of these need not have classes."""
+    idle = "classes" if record.language and not record.controls.per_class else None
+    if record.language is None:
+        idle = "language"
+    return tuple(section for section in SECTIONS if section.name != idle)
 
 
 def to_html(record: Record) -> str:
@@ -115,8 +125,6 @@ def _environment() -> Environment:
         find_again=shadows.FIND_AGAIN,
         decides_nothing=groups.DECIDES_NOTHING,
         find_group=groups.FIND_AGAIN,
-        sections=SECTIONS,
-        number_of={section.name: number for number, section in enumerate(SECTIONS, 1)},
         style=_style(),
     )
     return environment
@@ -141,8 +149,11 @@ def _context(record: Record) -> dict[str, Any]:
     policy = record.plan.policy
     controls = record.controls
     original = (controls.original,) if controls.original else ()
+    shown = sections(record)
     return {
         "record": record,
+        "sections": shown,
+        "number_of": {section.name: number for number, section in enumerate(shown, 1)},
         "figures": draw(record),
         "created": created(record),
         "scope": wording.scope(record),
@@ -151,7 +162,7 @@ def _context(record: Record) -> dict[str, Any]:
         "found": wording.found(record),
         "shallow": wording.shallow(record),
         "check": fakes.check(record),
-        "fidelity": fakes.fidelity(record.fidelity) if record.fidelity else None,
+        "fidelity": fakes.fidelity(record.fidelity, accuracy(record)) if record.fidelity else None,
         "estimate": estimate(record),
         "shadows": shadows.shadow_text(record),
         "variants": shadows.variants(record),
@@ -169,6 +180,9 @@ def _context(record: Record) -> dict[str, Any]:
         "references": (*original, *controls.retrained),
         "by_class": any(row.unseen_kept is not None for row in controls.accuracy),
         "utility": _utility(record),
+        "accuracy": accuracy(record),
+        "language": language_text(record),
+        "texts_shown": shadows.texts_shown(record),
         "roc_rates": sorted(
             {point.fpr for roc in record.calibration.rocs for point in roc.points}, reverse=True
         ),

@@ -50,6 +50,11 @@ def variants(record: Record) -> Mapping[str, str]:
     return {attack.probe: attack.variant for attack in record.shadows.attacks}
 
 
+def texts_shown(record: Record) -> bool:
+    """Whether the record holds texts of examples."""
+    return any(example.text is not None for worst in record.worst for example in worst.examples)
+
+
 def shadow_text(record: Record) -> ShadowText | None:
     """None without shadow models."""
     found = record.shadows

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from unaudit.errors import InputError
-from unaudit.report.record import Accuracy, Matrix, MatrixCell, Record
+from unaudit.report.language import SPLITS, Split, accuracy, perplexity
+from unaudit.report.record import Accuracy, Matrix, MatrixCell, ModelPerplexity, Record
 from unaudit.report.shadows import variants
 from unaudit.report.text import bounds, level, number, percent, printable, sentence
 from unaudit.report.wording import READINGS, reading, unsigned_probes
 
-ACCURACIES = ("forget", "retain", "unseen")
+
+@dataclass(frozen=True)
+class _Column:
+    """One figure of every model besides those of the probes."""
+
+    title: str
+    """In Markdown."""
+    key: str
+    """In CSV."""
+    of: Mapping[str, float | None]
+    """By model."""
+    retrained: tuple[float, ...]
+    show: Callable[[float | None], str]
 
 
 def matrix_of(record: Record) -> Matrix:
@@ -37,22 +52,21 @@ def markdown(record: Record) -> str:
     """
     shown = printable(record)
     matrix, unsigned = matrix_of(shown), unsigned_probes(shown)
-    accuracy = _accuracy_of(shown)
+    columns = _utility(shown)
     run = variants(shown)
     titles = [
         f"{c.title}{'' if c.informative else ' †'}{' ‡' if c.probe in run else ''}"
         for c in matrix.columns
     ]
     lines = [
-        _line(["Model", *(f"accuracy, {name}" for name in ACCURACIES), *titles]),
-        _line(["---", *["---:"] * (len(ACCURACIES) + len(titles))]),
+        _line(["Model", *(column.title for column in columns), *titles]),
+        _line(["---", *["---:"] * (len(columns) + len(titles))]),
     ]
     for row in matrix.rows:
-        own = accuracy.get(row.model)
-        cells = [percent(getattr(own, name) if own else None) for name in ACCURACIES]
+        cells = [column.show(column.of.get(row.model)) for column in columns]
         cells += [
-            _said(cell, column.probe in unsigned)
-            for column, cell in zip(matrix.columns, row.cells, strict=True)
+            _said(cell, own.probe in unsigned)
+            for own, cell in zip(matrix.columns, row.cells, strict=True)
         ]
         lines.append(_line([row.model, *cells]))
     lines.append(_line(["retrained, mean ± SD", *_ordinary(shown, matrix)]))
@@ -61,8 +75,8 @@ def markdown(record: Record) -> str:
         f"Residual index, 0: like a retrained model, 1: like the original; "
         f"{level(1 - 2 * shown.plan.policy.alpha)} intervals; {marks} at a margin of "
         f"{number(shown.plan.policy.tau)}. Scenario {shown.request.scenario}, "
-        f"{shown.request.forget} forget examples, {len(shown.controls.retrained)} retrained "
-        "models.",
+        f"{shown.request.forget} forget {shown.request.unit}s, "
+        f"{len(shown.controls.retrained)} retrained models.",
         *(
             f"† {column.title}: {sentence(column.reason or 'not informative')}"
             for column in matrix.columns
@@ -83,17 +97,16 @@ def as_csv(record: Record) -> str:
         InputError: there is no matrix.
     """
     matrix = matrix_of(record)
-    accuracy = _accuracy_of(record)
+    columns = _utility(record)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    head = ["model", "role", *(f"accuracy:{name}" for name in ACCURACIES)]
-    for column in matrix.columns:
-        head += [column.probe, *(f"{column.probe}:{x}" for x in ("low", "high", "outcome"))]
+    head = ["model", "role", *(column.key for column in columns)]
+    for probe in (column.probe for column in matrix.columns):
+        head += [probe, *(f"{probe}:{x}" for x in ("low", "high", "outcome"))]
     writer.writerow(head)
     for row in matrix.rows:
-        own = accuracy.get(row.model)
         line: list[str | float | None] = [row.model, row.role]
-        line += [getattr(own, name) if own else None for name in ACCURACIES]
+        line += [column.of.get(row.model) for column in columns]
         for cell in row.cells:
             index = cell.index if cell else None
             line += [index.estimate, index.low, index.high] if index else [None, None, None]
@@ -103,18 +116,46 @@ def as_csv(record: Record) -> str:
 
 
 def _ordinary(record: Record, matrix: Matrix) -> list[str]:
-    """The retrained models: accuracies, and what is ordinary on every axis."""
-    models = [row for row in record.controls.accuracy if row.role == "retrained"]
-    cells = []
-    for name in ACCURACIES:
-        known = [rate for row in models if (rate := getattr(row, name)) is not None]
-        cells.append(percent(fmean(known) if known else None))
+    """The retrained models: their means, and what is ordinary on every axis."""
+    cells = [
+        column.show(fmean(column.retrained) if column.retrained else None)
+        for column in _utility(record)
+    ]
     spreads = [column.retrained_spread for column in matrix.columns]
     return cells + ["–" if spread is None else f"0 ± {number(spread)}" for spread in spreads]
 
 
-def _accuracy_of(record: Record) -> dict[str, Accuracy]:
-    return {row.model: row for row in record.controls.accuracy}
+def _utility(record: Record) -> list[_Column]:
+    """Accuracies, and perplexities of language models."""
+    lines = () if record.language is None else record.language.perplexity
+    return [
+        *(
+            _column(f"{accuracy(record)}, {split}", "accuracy", split, record.controls.accuracy)
+            for split in SPLITS
+        ),
+        *(
+            _column(f"perplexity, {split}", "perplexity", split, lines, perplexity)
+            for split in SPLITS
+            if lines
+        ),
+    ]
+
+
+def _column(
+    title: str,
+    kind: str,
+    split: Split,
+    lines: Sequence[Accuracy] | Sequence[ModelPerplexity],
+    show: Callable[[float | None], str] = percent,
+) -> _Column:
+    known = [getattr(line, split) for line in lines if line.role == "retrained"]
+    return _Column(
+        title,
+        f"{kind}:{split}",
+        {line.model: getattr(line, split) for line in lines},
+        tuple(value for value in known if value is not None),
+        show,
+    )
 
 
 def _said(cell: MatrixCell | None, unsigned: bool) -> str:

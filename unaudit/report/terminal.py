@@ -11,6 +11,7 @@ from rich.text import Text
 from unaudit.report import fakes
 from unaudit.report.estimate import estimate
 from unaudit.report.forest import by_severity
+from unaudit.report.language import language_text
 from unaudit.report.record import Record
 from unaudit.report.shadows import variants
 from unaudit.report.skips import skips
@@ -69,6 +70,8 @@ def print_summary(record: Record, console: Console) -> None:
         writer.listing("Head-distillation check", [check.line])
     if shown.fidelity and not shown.fidelity.ok:
         writer.listing("Recipe", [shown.fidelity.reason])
+    if texts := language_text(shown):
+        writer.listing("Perplexity", [texts.line])
     if (foretold := estimate(shown)) and not shown.controls.retrained:
         writer.listing("Forget accuracy of a retrained model, estimated", [foretold.line])
     run = variants(shown)

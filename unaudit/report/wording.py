@@ -133,11 +133,13 @@ def threat_model(record: Record) -> ThreatModel:
     """Derived from the access that the policy fixed and from what was handed in."""
     access: Access = record.plan.policy.access
     references = len(record.controls.retrained)
-    auxiliary = [f"{record.request.forget:,} forget examples with their labels"]
+    unit = record.request.unit
+    labeled = " with their labels" if record.request.n_classes > 1 else ""
+    auxiliary = [f"{record.request.forget:,} forget {unit}s{labeled}"]
     if record.request.unseen:
-        auxiliary.append(f"{record.request.unseen:,} examples that no audited model was trained on")
+        auxiliary.append(f"{record.request.unseen:,} {unit}s that no audited model was trained on")
     if record.request.retain:
-        auxiliary.append(f"{record.request.retain:,} retained training examples")
+        auxiliary.append(f"{record.request.retain:,} retained training {unit}s")
     if references:
         auxiliary.append(f"{references} retrained reference model{'s' if references > 1 else ''}")
     if record.controls.original is not None:
@@ -150,6 +152,9 @@ def threat_model(record: Record) -> ThreatModel:
             "White-box: architecture, weights, activations and gradients"
             if white
             else "Black-box: inputs and full output scores (logits), nothing inside the model"
+            if record.language is None
+            else "Black-box: texts and full output scores (logits) of every token in them, nothing "
+            "inside the model"
         ),
         capability=(
             "Query access, and training of private copies of the model"
@@ -159,6 +164,7 @@ def threat_model(record: Record) -> ThreatModel:
         auxiliary="; ".join(auxiliary),
         goal=(
             "Privacy compromise: membership inference on the forget set"
+            + (", extraction of its texts" if record.language else "")
             + (", and recovery of what the representation still holds" if white else "")
         ),
         stage="Deployment: the model is finished; training cannot be influenced",
@@ -208,7 +214,7 @@ def scope(record: Record) -> str:
     )
     return (
         f"Scope: these tests, at these settings, on one model file and {request.forget:,} forget "
-        f"example{'s' if request.forget != 1 else ''} ({request.scenario} scenario), with "
+        f"{request.unit}{'s' if request.forget != 1 else ''} ({request.scenario} scenario), with "
         f"{policy.access} access, {against}; {sees} of {len(record.plan.probes)} planned probes "
         "could see on these data."
     )
@@ -225,7 +231,9 @@ def scenario_meaning(record: Record) -> str:
             f"The forget set is part of the training data of its "
             f"{'class' if classes == 1 else 'classes'}."
         ),
-        "sample": "The forget set is spread over the classes of the training data.",
+        "sample": "The forget set is spread over the classes of the training data."
+        if record.request.n_classes > 1
+        else "The forget set is a part of the training data.",
     }[record.request.scenario]
 
 

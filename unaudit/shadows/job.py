@@ -18,15 +18,17 @@ from unaudit.engine.threads import threads_for
 from unaudit.errors import InputError
 from unaudit.shadows.examples import Examples
 from unaudit.shadows.queries import alter, check_queries
-from unaudit.tokens import width_of
+from unaudit.token_outputs import logit_scaled
+from unaudit.tokens import predicts_tokens, width_of
 from unaudit.training import DivergedError, Recipe, fit, initialize
 from unaudit.training.augment import AUGMENTATIONS
 from unaudit.training.draws import own_draws
-from unaudit.training.model_job import module_of, task_on
+from unaudit.training.likelihood import mean_log_p, texts_at_once
+from unaudit.training.model_job import base_of, module_of, task_on
 
 WORK = "unaudit.shadows.job:make_shadow"
 BATCH = 1024
-"""Examples per forward pass while the pool is asked about."""
+"""Examples per forward pass while the pool is asked about; fewer where they are long texts."""
 
 
 def make_shadow(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
@@ -36,9 +38,10 @@ def make_shadow(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
     Args:
         inputs: ``number`` of the model, from 0; ``arch``, ``trusted``, ``recipe``, ``augment``,
             ``seed``, ``device``, ``scenario``, ``n_classes``, ``head``, ``queries``; ``unlearner``,
-            which may be None, and its ``parameters``; digests of data, masks and code.
+            which may be None, and its ``parameters``; digests of data, masks, ``base`` and code.
         places: files of the arrays of :class:`unaudit.shadows.examples.Examples` and, where an
-            unlearner consumes them, of ``validation_inputs`` and ``validation_labels``.
+            unlearner consumes them, of ``validation_inputs`` and ``validation_labels``; of the
+            weights ``base``, where there are any to start from.
 
     Raises:
         DivergedError: training or unlearning left the finite numbers; the model is named.
@@ -52,7 +55,7 @@ def make_shadow(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
     base = network(inputs)
     elements = recipe.batch * examples.train[0].numel() * width_of(base)
     with threads_for(elements), naming(inputs["number"]):
-        base = initialize(base, generator)
+        base = initialize(base, generator, base_of(inputs, places))
         layout = layout_of(base, examples.train[:2])
         base = base.to(device, memory_format=layout)  # type: ignore[call-overload]
         own = examples.take(examples.members(inputs["number"]), device, layout)
@@ -98,7 +101,8 @@ def answers(
 def ask(
     module: nn.Module, examples: Examples, queries: Sequence[str], device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """(q, k) logit-scaled confidence in the pool, in eval mode.
+    """(q, k) logit-scaled confidence in the pool, in eval mode: in the label, or, where a network
+    predicts tokens, in those of a text on average (log p is its mean per token).
 
     Raises:
         DivergedError: it is not finite.
@@ -106,12 +110,18 @@ def ask(
     """
     found = np.empty((len(queries), len(examples.pool)), dtype=np.float32)
     module.eval()
+    causal = predicts_tokens(module)
+    size = texts_at_once(examples.train.shape[1]) if causal else BATCH
     with torch.no_grad():
-        for start in range(0, len(examples.pool), BATCH):
-            batch, labels = examples.take(examples.pool[start : start + BATCH], device)
+        for start in range(0, len(examples.pool), size):
+            batch, labels = examples.take(examples.pool[start : start + size], device)
             for row, query in zip(found, queries, strict=True):
-                logits = module(alter(batch, query)).float().cpu()
-                row[start : start + BATCH] = logit_confidence(logits, labels.cpu()).numpy()
+                asked = alter(batch, query)
+                if causal:
+                    said = logit_scaled(mean_log_p(module, asked).numpy())
+                else:
+                    said = logit_confidence(module(asked).float().cpu(), labels.cpu()).numpy()
+                row[start : start + size] = said
     if not np.isfinite(found).all():
         raise DivergedError("its confidences are no finite numbers; lower the learning rate")
     return found

@@ -21,7 +21,7 @@ from unaudit.shadows.design import GROUP, POOL, Design, make_design
 from unaudit.shadows.power import Power, power_of
 from unaudit.shadows.scores import Shadows
 from unaudit.shadows.train import shadow_jobs, train_shadows
-from unaudit.unlearners import load_unlearners
+from unaudit.unlearners import check_kind, load_unlearners
 from unaudit.workshop import Workshop
 
 _log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ def make_shadows(
         alpha: of the policy; for the note that says what fewer models mean.
 
     Raises:
-        UsageError: no such unlearner or query, an unlearner for other scenarios, or too little
-            time.
+        UsageError: no such unlearner or query, an unlearner for other scenarios or models, or too
+            little time.
         InputError: too few examples, or a query that these inputs cannot be put to.
         DivergedError: training left the finite numbers.
     """
@@ -150,6 +150,8 @@ def prepare(
 def _prepared(
     case: Case, section: ShadowsSection, workshop: Workshop, count: int, alpha: float
 ) -> Prepared:
+    if section.unlearner is not None:
+        check_kind(load_unlearners().get(section.unlearner).card, case.task)
     splits = {name: case.splits[name] for name in POOL if name in case.splits}
     design = make_design(
         {name: split.labels for name, split in splits.items()},

@@ -14,6 +14,7 @@ from unaudit.shadows.queries import check_queries
 from unaudit.training import DivergedError, Recipe
 from unaudit.training.augment import AUGMENTATIONS
 from unaudit.training.many import fit_many
+from unaudit.training.model_job import base_of
 from unaudit.training.together import worth_stacking
 
 TOGETHER = 32
@@ -75,6 +76,7 @@ def run_stacked(jobs: Sequence[Job]) -> Iterator[tuple[int, bytes]]:
                 generators,
                 augment=AUGMENTATIONS[first.inputs["augment"]],
                 way="stacked",  # measured on such networks once and for all: no clock decides here
+                base=base_of(first.inputs, first.places),
             )
         except DivergedError as error:
             raise DivergedError(f"shadow models: {error}") from None

@@ -27,8 +27,15 @@ IN_MEMORY = 1 << 26
 """Bytes of confidences from which arrays lie in the store."""
 AT_ONCE = 1 << 28
 """Bytes of results that are held at a time."""
-CODE = ("unaudit.loading", "unaudit.shadows", "unaudit.training", "unaudit.unlearners")
-"""Packages whose code decides what a shadow model says."""
+CODE = (
+    "unaudit.loading",
+    "unaudit.shadows",
+    "unaudit.token_outputs",
+    "unaudit.tokens",
+    "unaudit.training",
+    "unaudit.unlearners",
+)
+"""Code that decides what a shadow model says."""
 
 
 def shadow_jobs(
@@ -51,6 +58,7 @@ def shadow_jobs(
     queries: Sequence[str] = (PLAIN,),
     unlearner: str | None = None,
     parameters: Mapping[str, Any] | None = None,
+    base: str | None = None,
 ) -> list[Job]:
     """One job for each shadow model.
 
@@ -69,6 +77,7 @@ def shadow_jobs(
         data: digest of the training, unseen and validation data.
         queries: how examples are altered.
         unlearner, parameters: what each model is made to unlearn with; None: nothing.
+        base: digest of the weights that each model starts from; None: random ones.
 
     Raises:
         UsageError: no such unlearner or query, an unlearner that was not made for the scenario, or
@@ -91,6 +100,7 @@ def shadow_jobs(
         "unlearner": unlearner,
         "parameters": dict(parameters or {}),
         "data": data,
+        "base": base,
         "torch": torch.__version__,
         "code": code_digest(*CODE, *foreign),
     }
@@ -122,7 +132,8 @@ def train_shadows(
         store: keeps the result of every job as soon as it is there.
         progress: told of every model.
         places: lays out the arrays ``inputs``, ``labels`` and, where there are such data, the same
-            with ``unseen_`` and ``validation_`` before them; asked only if a model is to be made.
+            with ``unseen_`` and ``validation_`` before them, and ``base``; asked only if a model is
+            to be made.
 
     Raises:
         UnauditError: a model diverged, or the unlearner cannot work here.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from unaudit.engine.threads import WORTH_SHARING, threads_for
+from unaudit.tokens import predicts_tokens, truth
 from unaudit.training._dense import DenseStack, takes
 from unaudit.training._stack import Problem, Stack
 from unaudit.training._vmapped import VmappedStack
@@ -107,6 +108,8 @@ def examine(
         return NotStackable("its targets are neither labels nor probabilities")
     generator = torch.Generator().manual_seed(0)
     pair = [fresh(build, inputs.device, generator) for _ in range(2)]
+    if predicts_tokens(pair[0]):
+        return NotStackable("its texts differ in how many tokens there are to predict")
     if labels and problem.recipe.precision == "float32" and takes(pair[0], inputs):
         # a loop would share the work of larger steps among threads
         small = size.elements < WORTH_SHARING
@@ -121,13 +124,17 @@ def examine(
 
 
 def fresh(
-    build: Callable[[], nn.Module], device: torch.device, generator: torch.Generator
+    build: Callable[[], nn.Module],
+    device: torch.device,
+    generator: torch.Generator,
+    base: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """A network with fresh weights, drawn from ``generator``, on ``device``."""
+    """A network with fresh weights, drawn from ``generator``, on ``device``; or those of ``base``,
+    see :func:`unaudit.training.initialize`."""
     # constructors draw from the global generator what is drawn anew here; nobody must notice
     with torch.random.fork_rng(devices=[]):
         module = build()
-    return initialize(module, generator).to(device)
+    return initialize(module, generator, base).to(device)
 
 
 class _DiffersError(Exception):
@@ -165,7 +172,7 @@ def _compare(pair: Sequence[nn.Module], problem: Problem, rows: Tensor) -> None:
 
 def _loss(module: nn.Module, inputs: Tensor, targets: Tensor, problem: Problem) -> Tensor:
     with problem.recipe.autocast(inputs.device):
-        return nn.functional.cross_entropy(module(inputs), targets)
+        return nn.functional.cross_entropy(module(inputs), truth(module, inputs, targets))
 
 
 def _stacked_step(

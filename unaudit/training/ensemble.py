@@ -9,7 +9,7 @@ caller's threads trains one at a time; on a GPU, a stack takes as many members a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -98,8 +98,9 @@ def enroll(
     problem: Problem,
     rows: Sequence[Tensor],
     generators: Sequence[torch.Generator],
+    base: Mapping[str, Tensor] | None = None,
 ) -> list[Member]:
-    """The members, with fresh weights.
+    """The members, with fresh weights, or those of ``base``.
 
     Raises:
         ValueError: not one generator and at least one row for each member.
@@ -111,7 +112,7 @@ def enroll(
         raise ValueError("each member needs a vector of at least one row")
     device = problem.inputs.device
     return [
-        Member(number, count, fresh(build, device, generator), own, generator)
+        Member(number, count, fresh(build, device, generator, base), own, generator)
         for number, (own, generator) in enumerate(zip(rows, generators, strict=True))
     ]
 

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.errors import UnauditError
+from unaudit.tokens import truth
 from unaudit.training.draws import own_draws
 from unaudit.training.recipe import Recipe
 
 B = TypeVar("B")
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(logits (b, C), targets (b, …)) → scalar, averaged over the batch."""
+"""(logits (rows, C), targets (rows, …)) → scalar, averaged over the rows: the examples of a batch,
+or the predicted tokens of its texts."""
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """(inputs (b, …), generator) → inputs of the same shape."""
 
@@ -41,8 +43,9 @@ def fit(
 
     Args:
         module: on the device where ``inputs`` are.
-        inputs: (n, …) float32.
-        targets: (n,) labels, or whatever ``loss`` takes.
+        inputs: (n, …) float32, or (n, t) token ids.
+        targets: (n,) labels, or whatever ``loss`` takes; a network that predicts tokens finds its
+            own in the inputs.
         recipe: optimizer and schedule.
         generator: decides the order of the examples, the augmentation and what the network draws,
             as in dropout; on the CPU.
@@ -63,7 +66,7 @@ def fit(
         if augment is not None:
             batch = augment(batch, generator)
         with recipe.autocast(inputs.device):
-            return loss(module(batch), targets[chosen])
+            return loss(module(batch), truth(module, batch, targets[chosen]))
 
     module.train()
     with own_draws(generator, inputs.device):

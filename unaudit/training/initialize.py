@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unaudit.errors import InputError
 
@@ -13,10 +14,18 @@ _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
+def initialize(
+    module: nn.Module, generator: torch.Generator, base: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """Draw every weight of ``module`` anew, in place, and return it.
 
     A network that has ``draw_weights(generator)`` knows better than its layers how that is done.
+
+    Args:
+        module: on the CPU.
+        generator: on the CPU.
+        base: weights and buffers to start from instead, by name; layers of which it holds nothing
+            are drawn.
 
     Raises:
         InputError: a layer of another kind than :func:`initialize_layer` knows has weights.
@@ -24,9 +33,13 @@ def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
     draw = getattr(module, "draw_weights", None)
     if draw is not None:
         draw(generator)
-        return module
-    for layer in module.modules():
-        initialize_layer(layer, generator)
+    else:
+        given = {name.rpartition(".")[0] for name in base or ()}
+        for name, layer in module.named_modules():
+            if name not in given:
+                initialize_layer(layer, generator)
+    if base is not None:
+        module.load_state_dict(base, strict=False)
     return module
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -71,6 +71,7 @@ def fit_many(
     chunk: int | None = None,
     on_epoch: Callable[[int], None] = lambda epoch: None,
     way: Way | None = None,
+    base: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[nn.Module], Choice]:
     """Train one network per element of ``rows``.
 
@@ -81,6 +82,7 @@ def fit_many(
         build, inputs, targets, rows, recipe, generators, augment, chunk, on_epoch: see
             :func:`unaudit.training.ensemble.fit_ensemble`.
         way: ``loop``: one by one; ``stacked``: whatever can be; None: what is faster.
+        base: weights that all of them start from, see :func:`unaudit.training.initialize`.
 
     Returns:
         The networks, in eval mode and in the order of ``rows``; how they were trained.
@@ -91,7 +93,7 @@ def fit_many(
         ValueError: ``rows`` and ``generators`` do not fit together.
     """
     problem = Problem(inputs, targets, recipe, augment)
-    members = enroll(build, problem, rows, generators)
+    members = enroll(build, problem, rows, generators, base)
     if not members:
         return [], Choice(way or "loop", None, "there is nothing to train")
     size, stacking = judge(build, problem, members, chunk, stackable=way != "loop")

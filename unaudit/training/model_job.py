@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,10 +36,11 @@ def make_model(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
 
     Args:
         inputs: ``method``, ``parameters``, ``arch``, ``trusted``, ``recipe``, ``augment``,
-            ``seed``, ``device``, ``scenario``, ``n_classes``, ``head``; digests of data, original
-            and code.
+            ``seed``, ``device``, ``scenario``, ``n_classes``, ``head``; digests of data, original,
+            base and code.
         places: files of the arrays ``inputs``, ``labels``, ``forget``, of ``validation_inputs`` and
-            ``validation_labels``, and of the bytes of the ``original``'s safetensors file.
+            ``validation_labels``, and of the bytes of the safetensors files of the ``original`` and
+            of the ``base`` that training starts from.
 
     Raises:
         DivergedError: training left the finite numbers.
@@ -51,7 +53,7 @@ def make_model(inputs: Mapping[str, Any], places: Mapping[str, str]) -> bytes:
     examples, labels = opened(places["inputs"]), opened(places["labels"])
     with threads_for(recipe.batch * examples[0].numel() * width_of(module)):
         if inputs["method"] == TRAIN:
-            fresh = initialize(module, generator).to(device)
+            fresh = initialize(module, generator, base_of(inputs, places)).to(device)
             examples, labels = examples.to(device), labels.to(device)
             made = fit(fresh, examples, labels, recipe, generator, augment=augment)
         else:
@@ -84,8 +86,9 @@ def task_on(
         examples: (n, …) inputs and (n,) labels that the original was trained on.
         forget: (n,) bool.
         inputs: of the job: ``device``, ``n_classes``, ``scenario``, ``recipe``, ``augment``,
-            ``head``.
-        places: files of ``validation_inputs`` and ``validation_labels``, where there are any.
+            ``head``, and the digest of its ``base``.
+        places: files of ``validation_inputs``, ``validation_labels`` and ``base``, where there are
+            any.
         original: what is to unlearn; moved to the job's device, as the examples are.
         progress: told by unlearners how far they are.
     """
@@ -108,6 +111,7 @@ def task_on(
         recipe=Recipe(**inputs["recipe"]),
         augment=AUGMENTATIONS[inputs["augment"]],
         validation=validation,
+        base=partial(base_of, inputs, places),
         head=inputs["head"],
         progress=progress,
     )
@@ -122,7 +126,7 @@ def _unlearn(
     from unaudit.unlearners import check_task, load_unlearners
 
     if "original" in places:
-        module.load_state_dict(load(opened(places["original"]).numpy().tobytes()))
+        module.load_state_dict(_weights_in(places["original"]))
     task = task_of(inputs, places, module)
     method = load_unlearners().get(inputs["method"])
     check_task(method.card, task)
@@ -151,7 +155,16 @@ def weights_of(module: nn.Module) -> bytes:
     )
 
 
+def base_of(inputs: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Tensor] | None:
+    """The weights that training starts from in a job, by name; None: random ones."""
+    return None if inputs.get("base") is None else _weights_in(places["base"])
+
+
 def opened(path: str) -> Tensor:
     """An array of the store as a tensor, read as it is used."""
     # mode c: pages are read when they are used and shared among workers; nothing is written back
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def _weights_in(path: str) -> dict[str, Tensor]:
+    return load(opened(path).numpy().tobytes())

@@ -21,10 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unaudit.engine.threads import WORTH_SHARING, threads_for
 from unaudit.errors import InputError, UnauditError
+from unaudit.tokens import predicts_tokens, truth
 from unaudit.training._stack import Problem
 from unaudit.training.draws import unnoticed
 from unaudit.training.ensemble import enroll, fit_stacked, groups, judge, team_of
 from unaudit.training.fit import Augment, descend, shuffled
+from unaudit.training.likelihood import log_p, texts_at_once
 from unaudit.training.recipe import Recipe
 
 MOMENT = 0.25
@@ -112,7 +114,8 @@ def trained_alone(specimen: Specimen, workers: int = 1, threads: int | None = No
             if specimen.augment is not None:
                 batch = specimen.augment(batch, generator)
             with recipe.autocast(specimen.device):
-                return nn.functional.cross_entropy(module(batch), labels[chosen])
+                told = truth(module, batch, labels[chosen])
+                return nn.functional.cross_entropy(module(batch), told)
 
         descend(
             objective,
@@ -130,11 +133,14 @@ def asked(specimen: Specimen, batch: int) -> float:
 
     Args:
         specimen: what is asked.
-        batch: examples at a time.
+        batch: examples at a time; fewer where they are long texts.
 
     Raises:
         InputError: the network cannot be run on the inputs.
     """
+    causal = predicts_tokens(specimen.network())
+    if causal:
+        batch = min(batch, texts_at_once(specimen.inputs.shape[1]))
     count = _affordable(specimen, batch)
     inputs = specimen.examples(count)
 
@@ -142,7 +148,10 @@ def asked(specimen: Specimen, batch: int) -> float:
         module.eval()
         with torch.no_grad():
             for _ in range(steps):
-                module(inputs).float().cpu()
+                if causal:
+                    log_p(module, inputs)
+                else:
+                    module(inputs).float().cpu()
 
     return _crew(specimen, take, 1, None) / count
 

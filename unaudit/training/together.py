@@ -17,7 +17,7 @@ from unaudit.training.augment import AUGMENTATIONS
 from unaudit.training.ensemble import CACHE
 from unaudit.training.ensemble import FEWEST as SMALLEST_STACK
 from unaudit.training.many import fit_many
-from unaudit.training.model_job import WORK, module_of, opened, weights_of
+from unaudit.training.model_job import WORK, base_of, module_of, opened, weights_of
 from unaudit.training.recipe import Recipe
 
 RETRAIN = "retrain"
@@ -100,6 +100,7 @@ def _run_stacked(jobs: Sequence[Job]) -> Iterator[tuple[int, bytes]]:
         [torch.Generator().manual_seed(job.inputs["seed"]) for job in jobs],
         augment=AUGMENTATIONS[first.inputs["augment"]],
         way="stacked",  # measured on such networks once and for all: no clock decides here
+        base=base_of(first.inputs, first.places),
     )
     for position, model in enumerate(models):
         yield position, weights_of(model)

@@ -10,6 +10,7 @@ from unaudit.unlearners.contract import (
     Task,
     Unlearner,
     UnlearnerCard,
+    check_kind,
     check_task,
 )
 
@@ -50,4 +51,12 @@ def load_unlearners() -> Registry[type[Unlearner]]:
     return UNLEARNERS
 
 
-__all__ = ["UNLEARNERS", "Task", "Unlearner", "UnlearnerCard", "check_task", "load_unlearners"]
+__all__ = [
+    "UNLEARNERS",
+    "Task",
+    "Unlearner",
+    "UnlearnerCard",
+    "check_kind",
+    "check_task",
+    "load_unlearners",
+]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from unaudit.tokens import predicts_tokens, truth
 from unaudit.training import DivergedError
 
 MEMORY = {"cpu": 2**25, "cuda": 2**31}
@@ -29,11 +30,12 @@ def empirical_fisher(
     rows: Tensor,
     on_examples: OnExamples = lambda count: None,
 ) -> Diagonal:
-    """Mean over the examples of (∂ log p(label | x) / ∂θ)².
+    """Mean over the examples of (∂ log p(label | x) / ∂θ)²; of a text, with its mean log p per
+    token in that place.
 
     Args:
         module: in eval mode, so that no example depends on the others of its batch.
-        inputs: (n, …) float32.
+        inputs: (n, …) float32, or (n, t) token ids.
         labels: (n,) int64.
         rows: (k,) int64, the examples to look at; k ≥ 1.
         on_examples: told how many more are done.
@@ -80,7 +82,8 @@ class _Squares:
         self._buffers = dict(module.named_buffers())
         self._total = {name: torch.zeros_like(value) for name, value in self._weights.items()}
         self._gradients = vmap(grad(self._loss), in_dims=(None, 0, 0))
-        self._vectorized = True
+        # how many tokens a text has decides the shape of what is computed
+        self._vectorized = not predicts_tokens(module)
         size = sum(value.numel() * value.element_size() for value in self._weights.values())
         device = next(iter(self._weights.values())).device.type
         budget = MEMORY.get(device, min(MEMORY.values()))
@@ -112,8 +115,10 @@ class _Squares:
         return {name: value / count for name, value in self._total.items()}
 
     def _loss(self, weights: Mapping[str, Tensor], x: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(self._module, {**weights, **self._buffers}, (x.unsqueeze(0),))
-        return nn.functional.cross_entropy(logits, label.unsqueeze(0))
+        inputs = x.unsqueeze(0)
+        logits = functional_call(self._module, {**weights, **self._buffers}, (inputs,))
+        told = truth(self._module, inputs, label.unsqueeze(0))
+        return nn.functional.cross_entropy(logits, told)
 
     def _gradient(self, x: Tensor, label: Tensor) -> dict[str, Tensor]:
         weights = {name: value.requires_grad_() for name, value in self._weights.items()}

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.errors import InputError, UsageError
+from unaudit.tokens import predicts_tokens
 from unaudit.training import Recipe, fit, initialize_layer
+from unaudit.unlearners._rows import own_head
 from unaudit.unlearners.contract import Task
 
 DEFAULT_SHARE = 10 / 21
@@ -41,6 +43,8 @@ class Partly(nn.Module):
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(True)
         self.train(module.training)
+        if predicts_tokens(module):
+            self.targets = module.targets
 
     def train(self, mode: bool = True) -> Partly:
         self.training = mode
@@ -98,7 +102,8 @@ def last_layers(module: nn.Module, k: int | None, task: Task, name: str) -> list
     Args:
         module: the network.
         k: default: :data:`DEFAULT_SHARE` of all layers, rounded up.
-        task: knows the name of the head, which must be the first counted.
+        task: knows the name of the head, which must be the first counted. That of a language model
+            is untied from the embedding, which comes first.
         name: of the method, for messages.
 
     Raises:
@@ -113,6 +118,11 @@ def last_layers(module: nn.Module, k: int | None, task: Task, name: str) -> list
         raise InputError(
             f"{name} counts layers from the last one defined, which is not '{task.head:.80}'; "
             "choose another method"
+        )
+    if predicts_tokens(module) and modules[counted[-1]] is not own_head(module, task.head):
+        raise InputError(
+            f"{name} counts layers from the last one defined, which does not make the logits of "
+            "this model; choose another method"
         )
     if k is None:
         k = math.ceil(DEFAULT_SHARE * len(counted))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from unaudit.tokens import truth
 from unaudit.training import DivergedError
+from unaudit.unlearners._rows import at_once
 from unaudit.unlearners.contract import Task
 
 BATCH = 1024
@@ -35,16 +37,19 @@ def check_alive(student: nn.Module, task: Task, name: str, least: float = 0.5) -
 
 
 def retain_accuracy(module: nn.Module, task: Task) -> float:
-    """Share of the retain examples that are classified right, in eval mode; NaN is never right."""
+    """Share of the retain examples that are classified right, or of their tokens that are the most
+    probable ones, in eval mode; NaN is never right."""
     training = module.training
     module.eval()
-    right = 0
+    right = total = 0
     try:
         with torch.no_grad():
-            for rows in task.retain_rows.split(BATCH):
-                logits = module(task.inputs[rows])
-                hits = logits.argmax(dim=1) == task.labels[rows]
+            for rows in task.retain_rows.split(at_once(task, BATCH)):
+                inputs = task.inputs[rows]
+                logits = module(inputs)
+                hits = logits.argmax(dim=1) == truth(module, inputs, task.labels[rows])
                 right += int((hits & logits.isfinite().all(dim=1)).sum())
+                total += len(logits)
     finally:
         module.train(training)
-    return right / len(task.retain_rows)
+    return right / total

@@ -8,12 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unaudit.evidence import ANY_TASK
 from unaudit.training import descend, initialize, shuffled
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._freezing import on_cpu
 from unaudit.unlearners._losses import distillation
 from unaudit.unlearners._pairs import inputs_of, steps
+from unaudit.unlearners._rows import of_rows
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
 
 
@@ -32,6 +34,7 @@ class BadTeacher:
         ),
         source="Chundawat et al. 2023 (bad teaching), unlearning loss with both teachers",
         consumes=frozenset({"forget", "retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "The paper takes 1 epoch of Adam at 1e-4 on 20,000 images; the recipe's own optimizer "
             "at 0.03 × its rate, for a sixth of its epochs, shows on small data too.",
@@ -75,7 +78,7 @@ class BadTeacher:
             inputs = inputs_of(task, chosen, generator)
             with recipe.autocast(inputs.device):
                 with torch.no_grad():
-                    foolish = task.forget[chosen].unsqueeze(1)
+                    foolish = of_rows(student, inputs, task.forget[chosen]).unsqueeze(1)
                     teacher = torch.where(foolish, bad(inputs), good(inputs))
                 return distillation(student(inputs), teacher, self.temperature)
 

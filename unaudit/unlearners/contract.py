@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.errors import InputError, UsageError
-from unaudit.evidence import SCENARIOS, Scenario
+from unaudit.evidence import CLASSIFICATION, SCENARIOS, Scenario
+from unaudit.evidence import Task as Kind
 from unaudit.progress import SILENT, Progress
 from unaudit.registry import Registry
-from unaudit.tokens import are_tokens
+from unaudit.tokens import are_tokens, predicts_tokens
 from unaudit.training import Augment, Recipe
 
 Consumes: TypeAlias = Literal["forget", "retain", "validation"]
@@ -26,7 +28,7 @@ class Task:
     original: nn.Module
     """In eval mode, on the device of the inputs."""
     inputs: Tensor
-    """(n, …) float32: all training examples, forget and retain."""
+    """(n, …) float32, or (n, t) token ids: all training examples, forget and retain."""
     labels: Tensor
     """(n,) int64."""
     forget: Tensor
@@ -40,9 +42,17 @@ class Task:
     validation: tuple[Tensor, Tensor] | None = None
     """(v, …) inputs and (v,) labels never trained on; what consumes them spoils them as anybody's
     non-members."""
+    base: Callable[[], Mapping[str, Tensor] | None] = field(default=lambda: None, repr=False)
+    """Reads the weights that the original was trained from, by name, on the CPU; of None it was
+    trained from random ones."""
     head: str | None = None
     """Name of the last linear layer. Default: the last one defined."""
     progress: Progress = field(default=SILENT, repr=False)
+
+    @property
+    def kind(self) -> Kind:
+        """What the original does."""
+        return "language-modeling" if predicts_tokens(self.original) else "classification"
 
     @property
     def forget_rows(self) -> Tensor:
@@ -95,6 +105,8 @@ class UnlearnerCard:
     deviations: tuple[str, ...] = ()
     """Where this differs from the paper, and numbers that no paper prints; one sentence each."""
     scenarios: frozenset[Scenario] = SCENARIOS
+    tasks: frozenset[Kind] = CLASSIFICATION
+    """What models it works on."""
     exact: bool = False
     """Whether the result never depended on the forget set: retraining."""
     moves_inputs: bool = False
@@ -124,10 +136,11 @@ def check_task(card: UnlearnerCard, task: Task) -> None:
     """Refuse a task that a method was not made for.
 
     Raises:
-        UsageError: the scenario is not one of the method's.
+        UsageError: the model or the scenario is not one of the method's.
         InputError: there is nothing to forget, to retain, or no validation data where needed; or
             the examples are texts, and the method moves examples by small amounts.
     """
+    check_kind(card, task.kind)
     if task.scenario not in card.scenarios:
         known = " and ".join(sorted(card.scenarios))
         raise UsageError(
@@ -146,17 +159,42 @@ def check_task(card: UnlearnerCard, task: Task) -> None:
         )
 
 
-def head_of(module: nn.Module, name: str | None = None) -> nn.Linear:
-    """The classifier head: the layer of that name, else the last ``nn.Linear`` defined.
+def check_kind(card: UnlearnerCard, kind: Kind) -> None:
+    """Refuse models that a method was not made for.
 
     Raises:
-        InputError: there is none, or the named one is not linear.
+        UsageError: they do something else.
     """
+    if kind not in card.tasks:
+        made, given = MODELS[min(card.tasks)], MODELS[kind]
+        raise UsageError(f"{card.name} is for {made}, not for {given}; take another unlearner")
+
+
+MODELS: Mapping[Kind, str] = {
+    "classification": "classifiers",
+    "language-modeling": "language models",
+}
+"""What does such a thing."""
+
+
+def head_of(module: nn.Module, name: str | None = None) -> nn.Linear:
+    """The head: the layer of that name, else the one that a language model says is its head, else
+    the last ``nn.Linear`` defined.
+
+    Raises:
+        InputError: there is none, or the named one is not linear, or is not what a language model
+            makes its logits with.
+    """
+    own = getattr(module, "head", None) if predicts_tokens(module) else None
     if name is not None:
         layer = dict(module.named_modules()).get(name)
         if not isinstance(layer, nn.Linear):
             raise InputError(f"model.head: '{name:.80}' is not a linear layer of this model")
+        if own is not None and layer is not own:
+            raise InputError(f"model.head: '{name:.80}' does not make the logits of this model")
         return layer
+    if isinstance(own, nn.Linear):
+        return own
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     if not layers:
         raise InputError("the model has no linear layer that could be its head; set model.head")

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from unaudit.evidence import ANY_TASK
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, whole
 from unaudit.unlearners._freezing import draw_anew, fit_part, last_layers
@@ -29,6 +30,7 @@ class ExactUnlearningK:
         ),
         source="Goel et al. 2022, EU-k",
         consumes=frozenset({"retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "The default number of layers is a share of the network's; papers give absolute ones, "
             "such as IDI's 5 and 10 of ResNet-18's 21.",

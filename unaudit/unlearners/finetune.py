@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from unaudit.evidence import ANY_TASK
 from unaudit.training import fit, n_batches
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
@@ -24,6 +25,7 @@ class Finetune:
         idea="Keeps training every weight on the retain examples and hopes that the rest fades.",
         source="Warnecke et al. 2023; Jia et al. 2023 (l1-sparse), baseline FT",
         consumes=frozenset({"retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "Jia et al. train 182 epochs at 0.1 and finetune 10 at 0.01; the shares of the "
             "original's own recipe are the same here, with a least number of steps.",

@@ -8,18 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unaudit.evidence import ANY_TASK
 from unaudit.training import fit
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._features import encode
 from unaudit.unlearners._fields import positive, whole
 from unaudit.unlearners._freezing import fit_part
 from unaudit.unlearners._pairs import steps
+from unaudit.unlearners._rows import own_head
 from unaudit.unlearners.contract import (
     UNLEARNERS,
     Task,
     UnlearnerCard,
     features_and_logits,
-    head_of,
 )
 
 BATCH = 1024
@@ -42,6 +43,7 @@ class FinetuneHead:
         ),
         source="MUDA, appendix, table A (classifier-only finetuning)",
         consumes=frozenset({"retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "The paper prints neither rate nor epochs; ours are the recipe's rate and schedule "
             "over a part of its epochs.",
@@ -62,11 +64,14 @@ class FinetuneHead:
         per_epoch = steps(task.retain_rows, task.recipe.batch)
         recipe = budget(task.recipe, per_epoch, lr=self.lr, epochs=self.epochs)
         student = task.student()
-        head = head_of(student, task.head)
-        with torch.no_grad():
-            encode(student, head, task.inputs[task.retain_rows[:2]])  # refuses what is no head
+        head = own_head(student, task.head)
+        # what a text's tokens become is too much to be kept
+        again = task.augment is not None or task.kind == "language-modeling"
+        if task.kind == "classification":
+            with torch.no_grad():
+                encode(student, head, task.inputs[task.retain_rows[:2]])  # refuses what is no head
         with task.progress.stage(self.card.name, recipe.epochs) as step:
-            features = None if task.augment is not None else _features(student, head, task)
+            features = None if again else _features(student, head, task)
             if features is None:
                 return fit_part(
                     student, [head], task, recipe, generator, on_epoch=lambda _: step(1)

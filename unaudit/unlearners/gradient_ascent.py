@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from unaudit.evidence import ANY_TASK
+from unaudit.tokens import truth
 from unaudit.training import descend
+from unaudit.training.likelihood import mean_log_p
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, whole
 from unaudit.unlearners._pairs import cycled, steps
+from unaudit.unlearners._rows import at_once, n_outcomes
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
 
 MOST = 1000
@@ -34,6 +38,7 @@ class GradientAscent:
         ),
         source="Thudi et al. 2022; Jia et al. 2023 (l1-sparse), baseline GA",
         consumes=frozenset({"forget"}),
+        tasks=ANY_TASK,
         deviations=(
             "Jia et al. climb 5 epochs at 0.001 × the rate of training. The loss grows "
             "exponentially, so that a fixed number of steps does nothing on one problem and wrecks "
@@ -50,8 +55,9 @@ class GradientAscent:
     that is more."""
     stop: float | None = None
     """The ascent ends when a batch has this mean loss, in nats; a large number never ends it.
-    Default: ln C, that of a uniform guess, where whole classes go, else a tenth of it:
-    the others of their classes are to stay."""
+    Default: ln C, that of a uniform guess, where whole classes go, else a tenth of it: the others
+    of their classes are to stay. Texts are not without loss before: there the whole way, or a tenth
+    of it, from the original's mean loss per token on the forget texts to ln C."""
 
     def __post_init__(self) -> None:
         positive(self, "lr", "stop")
@@ -63,9 +69,7 @@ class GradientAscent:
         most = max(task.recipe.epochs, -(-MOST // per_epoch))
         epochs = self.epochs or most
         recipe = budget(task.recipe, lr=self.lr, epochs=epochs, lr_share=0.01, constant=True)
-        uniform = math.log(task.n_classes)
-        default = uniform if task.scenario == "class" else uniform / 10
-        stop = default if self.stop is None else self.stop
+        stop = self._end(task)
         student = task.student()  # in eval mode, and it stays there: see the card
         passes = cycled(forget, recipe.batch, generator)
         parameters = list(student.parameters())
@@ -73,9 +77,10 @@ class GradientAscent:
 
         def objective(rows: Tensor) -> Tensor:
             with recipe.autocast(task.inputs.device):
-                logits = student(task.inputs[rows])
-                loss = nn.functional.cross_entropy(logits, task.labels[rows])
-            if loss.item() >= stop:
+                inputs = task.inputs[rows]
+                told = truth(student, inputs, task.labels[rows])
+                loss = nn.functional.cross_entropy(student(inputs), told)
+            if loss.item() >= stop(rows):
                 kept.extend(parameter.detach().clone() for parameter in parameters)
             return -loss
 
@@ -102,3 +107,22 @@ class GradientAscent:
                 on_epoch=lambda _: step(1),
             )
         return student
+
+    def _end(self, task: Task) -> Callable[[Tensor], float]:
+        """The mean loss of some rows at which the ascent ends."""
+        given = self.stop
+        if given is not None:
+            return lambda _: given
+        uniform, by_class = math.log(n_outcomes(task)), task.scenario == "class"
+        if task.kind == "classification":
+            default = uniform if by_class else uniform / 10
+            return lambda _: default
+        # no text is without loss, and some have more than others: what counts is the rise
+        reads: Any = task.original
+        losses, counts = (torch.zeros(len(task.inputs), dtype=torch.float64) for _ in range(2))
+        for rows in task.forget_rows.split(at_once(task, task.recipe.batch)):
+            counts[rows] = reads.counts(task.inputs[rows]).cpu().double()
+            losses[rows] = -mean_log_p(task.original, task.inputs[rows]) * counts[rows]
+        before = float(losses.sum() / counts.sum())
+        rise = max(uniform - before, 0.0) * (1.0 if by_class else 0.1)
+        return lambda rows: float(losses[rows].sum() / counts[rows].sum()) + rise

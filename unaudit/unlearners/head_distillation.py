@@ -9,11 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from unaudit.evidence import ANY_TASK
+from unaudit.tokens import truth
+from unaudit.training import descend
+from unaudit.unlearners._budget import budget
+from unaudit.unlearners._fields import whole
+from unaudit.unlearners._pairs import Pair, paired, steps
+from unaudit.unlearners._rows import n_outcomes, own_head
 from unaudit.unlearners.contract import (
     UNLEARNERS,
     Task,
@@ -39,23 +46,35 @@ class HeadDistillation:
         ),
         source="IDI §3.1, appendix D.1",
         consumes=frozenset({"forget", "retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "The paper prints neither optimizer nor learning rate nor epochs; with a frozen "
             "encoder the class variant is convex, so it is solved by L-BFGS.",
             "The ascent on random data is bounded by a uniform guess; its weight is ours.",
+            "The paper knows classifiers. No logit of a language model is that of a class of "
+            "texts, so there it is always the variant for random data, by the recipe's optimizer, "
+            "and a head that shares its weight with the embedding gets one of its own first.",
         ),
     )
 
     steps: int = 200
-    """L-BFGS iterations."""
+    """L-BFGS iterations; of classifiers."""
     lr: float = 1.0
-    """Of L-BFGS."""
+    """Of L-BFGS; of classifiers."""
+    epochs: int | None = None
+    """Passes over the retain texts; of language models. Default: 10/182 of the recipe's, or what
+    makes 160 steps if that is more, at most the recipe's."""
     ascent: float = 0.2
     """Weight of the ascent term relative to the descent term. The paper does not print it."""
     batch: int = 1024
     """Examples per forward pass when features are computed."""
 
+    def __post_init__(self) -> None:
+        whole(self, "epochs")
+
     def __call__(self, task: Task, generator: torch.Generator) -> nn.Module:
+        if task.kind == "language-modeling":
+            return self._of_texts(task, generator)
         student = task.student().requires_grad_(False)
         head = head_of(student, task.head)
         features, logits = features_and_logits(student, head, task.inputs, batch=self.batch)
@@ -73,6 +92,41 @@ class HeadDistillation:
             return value.item()
 
         optimizer.step(closure)
+        return student.requires_grad_(True)
+
+    def _of_texts(self, task: Task, generator: torch.Generator) -> nn.Module:
+        """The variant for random data; there is a row of logits per token, too many to be kept, so
+        the head learns from batches."""
+        per_epoch = steps(task.retain_rows, task.recipe.batch)
+        recipe = budget(task.recipe, per_epoch, lr=None, epochs=self.epochs)
+        student = task.student().requires_grad_(False)
+        head = own_head(student, task.head).requires_grad_(True)
+        ceiling = math.log(n_outcomes(task))
+        reads: Any = student
+
+        def losses(rows: Tensor) -> Tensor:
+            inputs = task.inputs[rows]
+            with recipe.autocast(inputs.device):
+                with torch.no_grad():
+                    hidden = reads.hidden(inputs)
+                logits = reads.logits_of(hidden)
+                told = truth(student, inputs, task.labels[rows])
+                return nn.functional.cross_entropy(logits, told, reduction="none")
+
+        def objective(pair: Pair) -> Tensor:
+            retain, forget = pair
+            forgotten = losses(forget).clamp(max=ceiling).mean()
+            return losses(retain).mean() - self.ascent * forgotten
+
+        with task.progress.stage(self.card.name, recipe.epochs) as step:
+            descend(
+                objective,
+                lambda _: paired(task.retain_rows, task.forget_rows, recipe.batch, generator),
+                recipe,
+                list(head.parameters()),
+                steps=per_epoch,
+                on_epoch=lambda _: step(1),
+            )
         return student.requires_grad_(True)
 
     def _masked(

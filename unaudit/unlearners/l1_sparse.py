@@ -10,6 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unaudit.evidence import ANY_TASK
+from unaudit.tokens import truth
 from unaudit.training import Recipe, descend, shuffled
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import not_negative, positive, whole
@@ -38,6 +40,7 @@ class L1Sparse:
         ),
         source="Jia et al. 2023 (l1-sparse), linearly decreasing penalty",
         consumes=frozenset({"retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "Jia et al. take 10 epochs at 0.01 after 182 at 0.1; here the rate starts at the "
             "recipe's and follows its schedule.",
@@ -70,8 +73,9 @@ class L1Sparse:
         def objective(batch: tuple[Tensor, float]) -> Tensor:
             rows, weight = batch
             with recipe.autocast(task.inputs.device):
-                logits = student(inputs_of(task, rows, generator))
-                loss = nn.functional.cross_entropy(logits, task.labels[rows])
+                inputs = inputs_of(task, rows, generator)
+                told = truth(student, inputs, task.labels[rows])
+                loss = nn.functional.cross_entropy(student(inputs), told)
             norm = torch.stack([parameter.abs().sum() for parameter in parameters]).sum()
             return loss + weight * norm
 

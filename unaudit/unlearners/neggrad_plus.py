@@ -9,18 +9,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unaudit.evidence import ANY_TASK
+from unaudit.tokens import truth
 from unaudit.training import descend
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._freezing import evaluating
 from unaudit.unlearners._pairs import Pair, inputs_of, paired, steps
+from unaudit.unlearners._rows import n_outcomes
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
 
 
 @UNLEARNERS.register("neggrad-plus")
 @dataclass(frozen=True)
 class NegGradPlus:
-    """α · cross-entropy of retain examples − (1 − α) · cross-entropy of forget examples."""
+    """α · cross-entropy of retain examples − (1 − α) · cross-entropy of forget examples; of texts,
+    per token."""
 
     card: ClassVar[UnlearnerCard] = UnlearnerCard(
         name="neggrad-plus",
@@ -31,6 +35,7 @@ class NegGradPlus:
         ),
         source="Kurmanji et al. 2023 (SCRUB), §4, NegGrad+",
         consumes=frozenset({"forget", "retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "The ascent of each example ends at the loss of a uniform guess: without a bound a "
             "few steps more or less decide between nothing and collapse.",
@@ -49,8 +54,8 @@ class NegGradPlus:
     alpha: float = 0.95
     """Weight of the retain loss; the ascent has 1 − α."""
     ceiling: float | None = None
-    """Loss of a forget example, in nats, above which it is not climbed any further; a large number
-    never ends the ascent. Default: ln C, that of a uniform guess."""
+    """Loss of a forget example, or of a token of one, in nats, above which it is not climbed any
+    further; a large number never ends the ascent. Default: that of a uniform guess, ln C."""
     forget_batch: int | None = None
     """Forget examples of a step. Default: the recipe's batch, at most all."""
 
@@ -64,12 +69,13 @@ class NegGradPlus:
         recipe = budget(task.recipe, per_epoch, lr=self.lr, epochs=self.epochs)
         student = task.student()
 
-        ceiling = math.log(task.n_classes) if self.ceiling is None else self.ceiling
+        ceiling = math.log(n_outcomes(task)) if self.ceiling is None else self.ceiling
 
         def losses(rows: Tensor) -> Tensor:
             with recipe.autocast(task.inputs.device):
-                logits = student(inputs_of(task, rows, generator))
-                return nn.functional.cross_entropy(logits, task.labels[rows], reduction="none")
+                inputs = inputs_of(task, rows, generator)
+                told = truth(student, inputs, task.labels[rows])
+                return nn.functional.cross_entropy(student(inputs), told, reduction="none")
 
         def objective(pair: Pair) -> Tensor:
             retain, forget = pair

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.errors import InputError, UsageError
+from unaudit.evidence import ANY_TASK
+from unaudit.tokens import are_present, truth
 from unaudit.training import descend, shuffled
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, whole
 from unaudit.unlearners._freezing import evaluating
 from unaudit.unlearners._pairs import cycled, inputs_of, steps
+from unaudit.unlearners._rows import n_outcomes
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
 
 Order: TypeAlias = Literal["mixed", "forget-first"]
@@ -34,10 +37,13 @@ class RandomLabels:
         ),
         source="Golatkar et al. 2020; Graves et al. 2021 (amnesiac unlearning)",
         consumes=frozenset({"forget", "retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "Labels are drawn among the wrong classes, as in the papers' text; the code of Fan et "
             "al. 2024 draws among all.",
             "Forget examples are not augmented.",
+            "Of a text every token to be predicted gets a wrong one of its own, drawn evenly from "
+            "the vocabulary.",
         ),
     )
 
@@ -65,7 +71,7 @@ class RandomLabels:
 
     def __call__(self, task: Task, generator: torch.Generator) -> nn.Module:
         student = task.student()
-        targets = task.labels.clone()
+        told = WrongTargets(task, true_too=self.true_too)
         forget, retain = task.forget_rows, task.retain_rows
         everything = torch.cat([forget, retain])
         per_epoch = steps(everything, task.recipe.batch)
@@ -75,8 +81,9 @@ class RandomLabels:
 
         def loss(rows: Tensor) -> Tensor:
             with recipe.autocast(task.inputs.device):
-                logits = student(inputs_of(task, rows, generator))
-                return nn.functional.cross_entropy(logits, targets[rows])
+                inputs = inputs_of(task, rows, generator)
+                logits = student(inputs)
+                return nn.functional.cross_entropy(logits, told(student, rows, inputs))
 
         def objective(rows: Tensor) -> Tensor:
             # batches of forget examples alone must not turn the running statistics into theirs;
@@ -88,9 +95,7 @@ class RandomLabels:
 
         def batches(epoch: int) -> Iterator[Tensor]:
             if self.redraw or epoch == 0:
-                targets[forget] = random_labels(
-                    task.labels[forget], task.n_classes, generator, true_too=self.true_too
-                )
+                told.draw(generator)
             if apart:
                 for _ in range(steps(forget, recipe.batch)):
                     yield next(passes)
@@ -109,6 +114,52 @@ class RandomLabels:
                 on_epoch=lambda _: step(1),
             )
         return student.eval()
+
+
+class WrongTargets:
+    """What examples are taught: retain examples the truth, forget examples something else."""
+
+    def __init__(self, task: Task, *, true_too: bool = False) -> None:
+        """
+        Args:
+            task: whose forget examples they are.
+            true_too: whether the truth may be drawn for them.
+        """
+        self._task, self._true_too = task, true_too
+        self._outcomes = n_outcomes(task)
+        self._told = task.labels.clone()
+        # what the texts of the forget set are taught is a text as well, of the same length
+        self._texts = task.inputs[task.forget_rows] if task.kind == "language-modeling" else None
+        self._place = task.forget.long().cumsum(0) - 1
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw wrong labels anew, for all forget examples.
+
+        Raises:
+            InputError: there is no other class.
+        """
+        forget, task = self._task.forget_rows, self._task
+        true = task.labels[forget] if self._texts is None else task.inputs[forget]
+        drawn = random_labels(true, self._outcomes, generator, true_too=self._true_too)
+        if self._texts is None:
+            self._told[forget] = drawn
+        else:
+            self._texts = torch.where(are_present(true), drawn, true)
+
+    def __call__(self, network: nn.Module, rows: Tensor, inputs: Tensor) -> Tensor:
+        """(rows of logits,) int64: what ``network(inputs)`` should say.
+
+        Args:
+            network: a classifier or a language model.
+            rows: (b,) of the task.
+            inputs: (b, …) theirs.
+        """
+        if self._texts is None:
+            return self._told[rows]
+        forget = self._task.forget[rows]
+        inputs = inputs.clone()
+        inputs[forget] = self._texts[self._place[rows[forget]]]
+        return truth(network, inputs, self._told[rows])
 
 
 def random_labels(

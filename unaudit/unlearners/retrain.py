@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from unaudit.evidence import ANY_TASK
 from unaudit.training import fit, initialize
 from unaudit.unlearners._freezing import on_cpu
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
@@ -16,7 +17,8 @@ from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
 @UNLEARNERS.register("retrain")
 @dataclass(frozen=True)
 class Retrain:
-    """The recipe itself, from fresh weights, on the retain examples alone."""
+    """The recipe itself, from fresh weights, on the retain examples alone; from those that the
+    original was trained from, if it was from any."""
 
     card: ClassVar[UnlearnerCard] = UnlearnerCard(
         name="retrain",
@@ -27,6 +29,7 @@ class Retrain:
         ),
         source="Cao & Yang 2015; Bourtoule et al. 2021 (SISA), §II",
         consumes=frozenset({"retain"}),
+        tasks=ANY_TASK,
         exact=True,
     )
 
@@ -34,7 +37,7 @@ class Retrain:
         student = task.student()
         # of the original only the architecture is left, and buffers that are no statistics
         with on_cpu(student):
-            initialize(student, generator)
+            initialize(student, generator, task.base())
         with task.progress.stage(self.card.name, task.recipe.epochs) as step:
             return fit(
                 student,

@@ -6,17 +6,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from unaudit.errors import InputError
+from unaudit.evidence import ANY_TASK
+from unaudit.tokens import (
+    PADDING,
+    are_present,
+    are_tokens,
+    longest,
+    predicts_tokens,
+    truth,
+)
 from unaudit.training import descend, shuffled
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import not_negative, positive, share, whole
 from unaudit.unlearners._lora import ADAPTABLE, LowRank
 from unaudit.unlearners._pairs import inputs_of, steps
+from unaudit.unlearners._rows import of_rows
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard, head_of
 
 EXAMPLES = 2
@@ -42,6 +52,7 @@ class RfaLora:
         ),
         source="RFA-LoRA §IV, equations 4–8, algorithm 1",
         consumes=frozenset({"forget", "retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "Rank, γ, α, β, λ and μ are printed nowhere; equal weights of both sets cost retain "
             "accuracy on small data, so forget examples have a tenth.",
@@ -52,6 +63,12 @@ class RfaLora:
             "Every linear and convolution layer before the head is adapted; the paper says "
             "'specific intermediate layers'.",
             "Algorithm 1 adds the gradient; it is subtracted here, as the text means it.",
+            "What the features of a text are is left open; here they are a layer's outputs for its "
+            "tokens on average, without padding. Texts of more tokens than a language model reads "
+            "at once are cut into several.",
+            "What the average label of a language model is, likewise; here the mean of the next "
+            "tokens, one-hot, over all tokens of the retain texts in the batch: how often each "
+            "word comes.",
         ),
     )
 
@@ -94,24 +111,23 @@ class RfaLora:
         recipe = replace(recipe, kind="adamw", weight_decay=self.weight_decay)
         # in eval mode throughout: batch normalization is frozen, statistics and weights
         student = task.student().requires_grad_(False)
-        layers = adaptable(
-            student, head_of(student, task.head), task.inputs[task.retain_rows[:EXAMPLES]]
-        )
+        few, _ = readable(student, task.inputs[task.retain_rows[:EXAMPLES]])
+        layers = adaptable(student, head_of(student, task.head), few)
         updates = LowRank(student, layers, self.rank, generator)
 
         def objective(rows: Tensor) -> Tensor:
-            inputs, forget = inputs_of(task, rows, generator), task.forget[rows]
+            inputs, part = readable(student, inputs_of(task, rows, generator))
+            forget = task.forget[rows][part]
+            present = presence(inputs)
             with recipe.autocast(inputs.device):
-                with outputs_of(student, layers) as before, torch.no_grad():
-                    student(inputs)
-                with outputs_of(student, layers) as now:
+                with outputs_of(student, layers, present) as before, torch.no_grad():
+                    _features(student, inputs)
+                with outputs_of(student, layers, present) as now:
                     logits = updates(inputs)
             moved = sum(self._moved(now[name], before[name], forget) for name in layers)
-            onehot = nn.functional.one_hot(task.labels[rows], task.n_classes).float()
-            average = onehot[~forget].mean(dim=0).expand(int(forget.sum()), -1)
-            loss = nn.functional.cross_entropy
-            told = self.lam * loss(logits[~forget].float(), onehot[~forget])
-            told = told + self.mu * loss(logits[forget].float(), average)
+            wanted = truth(student, inputs, task.labels[rows])
+            outcomes = logits.shape[1] if predicts_tokens(student) else task.n_classes
+            told = self._told(logits, wanted, of_rows(student, inputs, forget), outcomes)
             return self.gamma / len(layers) * moved + (1.0 - self.gamma) * told
 
         def batches(_: int) -> Iterator[Tensor]:
@@ -132,6 +148,21 @@ class RfaLora:
         updates.merge()
         return student.requires_grad_(True)
 
+    def _told(self, logits: Tensor, wanted: Tensor, forget: Tensor, outcomes: int) -> Tensor:
+        """Equation 5.
+
+        Args:
+            logits: (rows, C).
+            wanted: (rows,) int64.
+            forget: (rows,) bool, some of each kind.
+            outcomes: C.
+        """
+        kept = wanted[~forget]
+        average = kept.bincount(minlength=outcomes).float() / len(kept)
+        loss = nn.functional.cross_entropy
+        told = self.lam * loss(logits[~forget].float(), kept)
+        return told + self.mu * loss(logits[forget].float(), average.expand(int(forget.sum()), -1))
+
     def _moved(self, now: Tensor, before: Tensor, forget: Tensor) -> Tensor:
         """Equation 4 for one layer, in units of the typical length of its outputs.
 
@@ -148,9 +179,34 @@ class RfaLora:
         return moved
 
 
+def readable(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """(p, …) inputs, and (p,) on the CPU, of which of those given each is a part: all of it, but
+    for texts of more tokens than a language model reads at once."""
+    everyone = torch.arange(len(inputs))
+    context = getattr(network, "context", None) if predicts_tokens(network) else None
+    if context is None or inputs.shape[1] <= context:
+        return inputs, everyone
+    parts = -(-inputs.shape[1] // context)
+    room = parts * context - inputs.shape[1]
+    cut = nn.functional.pad(inputs, (0, room), value=PADDING).reshape(-1, context)
+    # of a single token nothing is predicted
+    kept = are_present(cut).sum(dim=1) > 1
+    return cut[kept], everyone.repeat_interleave(parts)[kept.cpu()]
+
+
+def presence(inputs: Tensor) -> Tensor | None:
+    """(b, t) bool: where networks of texts compute something for a token, padding cropped as they
+    crop it; None: the inputs are no texts."""
+    if not are_tokens(inputs):
+        return None
+    present = are_present(inputs)
+    return present[:, : longest(present)]
+
+
 def adaptable(network: nn.Module, head: nn.Linear, inputs: Tensor) -> list[str]:
     """Names of the linear and convolution layers that run once, one output per example, without the
-    head; in order of execution.
+    head; in order of execution. In networks of texts, linear layers with one output per text or per
+    token.
 
     Args:
         inputs: (n, …) a few examples.
@@ -158,23 +214,31 @@ def adaptable(network: nn.Module, head: nn.Linear, inputs: Tensor) -> list[str]:
     Raises:
         InputError: there is none.
     """
+    present = presence(inputs)
+    kinds = ADAPTABLE if present is None else nn.Linear
+
+    def by_example(output: Tensor) -> bool:
+        if present is None:
+            return len(output) == len(inputs)
+        return output.shape[:-1] in (present.shape, present.shape[:1])
+
     ran: list[tuple[str, bool]] = []
     hooks = []
     for name, layer in network.named_modules():
-        if isinstance(layer, ADAPTABLE) and layer is not head:
+        if isinstance(layer, kinds) and layer is not head:
 
             def note(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
-                ran.append((name, len(output) == len(inputs)))
+                ran.append((name, by_example(output)))
 
             hooks.append(layer.register_forward_hook(note))
     try:
         with torch.no_grad():
-            network(inputs)
+            _features(network, inputs)
     finally:
         for hook in hooks:
             hook.remove()
     names = [name for name, _ in ran]
-    found = [name for name, by_example in ran if by_example and names.count(name) == 1]
+    found = [name for name, fits in ran if fits and names.count(name) == 1]
     if not found:
         raise InputError(
             "rfa-lora needs a linear or convolution layer before the head; this model has none"
@@ -183,14 +247,21 @@ def adaptable(network: nn.Module, head: nn.Linear, inputs: Tensor) -> list[str]:
 
 
 @contextmanager
-def outputs_of(network: nn.Module, layers: Collection[str]) -> Iterator[dict[str, Tensor]]:
-    """Fills a dictionary with (b, d) float32 outputs of layers while the network runs."""
+def outputs_of(
+    network: nn.Module, layers: Collection[str], present: Tensor | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Fills a dictionary with (b, d) float32 outputs of layers while the network runs; where they
+    give one per token, with the mean over those tokens of each text that are ``present``."""
     seen: dict[str, Tensor] = {}
     hooks = []
     for name in layers:
 
         def keep(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
-            seen[name] = output.flatten(1).float()
+            if present is None or output.ndim == 2:
+                seen[name] = output.flatten(1).float()
+            else:
+                here = output.float().masked_fill(~present.unsqueeze(2), 0.0)
+                seen[name] = here.sum(dim=1) / present.sum(dim=1, keepdim=True)
 
         hooks.append(network.get_submodule(name).register_forward_hook(keep))
     try:
@@ -198,3 +269,12 @@ def outputs_of(network: nn.Module, layers: Collection[str]) -> Iterator[dict[str
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _features(network: nn.Module, inputs: Tensor) -> None:
+    """Run all that comes before the head; of a language model no more, for its logits are many."""
+    run: Any = network
+    if predicts_tokens(network):
+        run.hidden(inputs)
+    else:
+        run(inputs)

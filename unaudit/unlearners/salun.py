@@ -9,12 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unaudit.evidence import ANY_TASK
+from unaudit.tokens import truth
 from unaudit.training import descend, shuffled
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._pairs import inputs_of, steps
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
-from unaudit.unlearners.random_labels import random_labels
+from unaudit.unlearners.random_labels import WrongTargets
 
 
 @UNLEARNERS.register("salun")
@@ -32,12 +34,14 @@ class SalUn:
         ),
         source="Fan et al. 2024, §4, saliency mask and random labeling",
         consumes=frozenset({"forget", "retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "The paper's 10 epochs at 0.013 after 182 at 0.1 are the same shares of the recipe.",
             "Weights outside the mask keep every bit; masking their gradients alone, as in early "
             "releases, leaves them to weight decay and momentum.",
             "Labels are never the true one, as in the paper; the released code draws that too.",
             "Forget and retain examples share batches, as in the released code for CIFAR-100.",
+            "Of a text every token to be predicted gets a wrong one of its own.",
             "Running statistics of batch normalization, which are no weights, move as in training.",
         ),
     )
@@ -62,16 +66,16 @@ class SalUn:
         masks = saliency(student, task, self.salient, recipe.batch)
         before = [parameter.detach().clone() for parameter in parameters]
         everything = torch.cat([task.forget_rows, task.retain_rows])
-        targets = task.labels.clone()
+        told = WrongTargets(task)
 
         def objective(rows: Tensor) -> Tensor:
             with recipe.autocast(task.inputs.device):
-                logits = student(inputs_of(task, rows, generator))
-                return nn.functional.cross_entropy(logits, targets[rows])
+                inputs = inputs_of(task, rows, generator)
+                logits = student(inputs)
+                return nn.functional.cross_entropy(logits, told(student, rows, inputs))
 
         def batches(_: int) -> Iterator[Tensor]:
-            truth = task.labels[task.forget]
-            targets[task.forget] = random_labels(truth, task.n_classes, generator)
+            told.draw(generator)
             return shuffled(everything, recipe.batch, generator)
 
         @torch.no_grad()
@@ -105,9 +109,9 @@ def saliency(module: nn.Module, task: Task, most: float, batch: int) -> list[Ten
     parameters = list(module.parameters())
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for rows in task.forget_rows.split(batch):
-        loss = nn.functional.cross_entropy(
-            module(task.inputs[rows]), task.labels[rows], reduction="sum"
-        )
+        inputs = task.inputs[rows]
+        told = truth(module, inputs, task.labels[rows])
+        loss = nn.functional.cross_entropy(module(inputs), told, reduction="sum")
         for part, gradient in zip(
             total,
             torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True),

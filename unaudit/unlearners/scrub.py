@@ -13,11 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.errors import InputError
+from unaudit.evidence import ANY_TASK
+from unaudit.tokens import predicts_tokens, truth
 from unaudit.training import Recipe, descend
+from unaudit.training.likelihood import per_text
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import not_negative, positive, whole
 from unaudit.unlearners._losses import distillation
 from unaudit.unlearners._pairs import cycled, inputs_of, steps
+from unaudit.unlearners._rows import at_once
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
 
 Batch: TypeAlias = tuple[bool, Tensor]
@@ -43,6 +47,7 @@ class Scrub:
         ),
         source="Kurmanji et al. 2023, equation 3 and algorithm 1; SCRUB+R: rewind",
         consumes=frozenset({"forget", "retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "Weights of the losses and temperature are those of the paper's large networks; its "
             "rate of 5e-4 does nothing in the few steps of small data, and 10/60 of the recipe's "
@@ -104,18 +109,19 @@ class Scrub:
             inputs = inputs_of(task, rows, generator)
             with recipe.autocast(inputs.device):
                 with torch.no_grad():
-                    told = teacher(inputs)
+                    original = teacher(inputs)
                 logits = student(inputs)
-                divergence = distillation(logits, told, self.temperature)
+                divergence = distillation(logits, original, self.temperature)
                 if forget:
                     return -divergence
-                loss = nn.functional.cross_entropy(logits, task.labels[rows])
+                told = truth(student, inputs, task.labels[rows])
+                loss = nn.functional.cross_entropy(logits, told)
                 return self.alpha * divergence + self.gamma * loss
 
         def on_epoch(_: int) -> None:
             step(1)
             if self.rewind:
-                wrong = _wrong(student, task.inputs, task.labels, task.forget_rows)
+                wrong = _wrong(student, task, (task.inputs, task.labels), task.forget_rows)
                 history.append((float(wrong.mean()), copy.deepcopy(student.state_dict())))
 
         with task.progress.stage(self.card.name, recipe.epochs) as step:
@@ -151,7 +157,8 @@ def _rewind(student: nn.Module, task: Task, shares: Tensor, history: list[Checkp
     """Put back the weights of the epoch whose forget error was nearest to the final validation
     error; of equals the last, which was repaired most."""
     inputs, labels = task.need_validation("scrub with rewind")
-    wrong = _wrong(student, inputs, labels, torch.arange(len(labels), device=labels.device))
+    everyone = torch.arange(len(labels), device=labels.device)
+    wrong = _wrong(student, task, (inputs, labels), everyone)
     wanted = float((wrong * shares[labels]).sum())
     nearest = min(reversed(history), key=lambda checkpoint: abs(checkpoint[0] - wanted))
     student.load_state_dict(nearest[1])
@@ -175,9 +182,19 @@ def _class_shares(task: Task) -> Tensor:
     return wanted.double() / wanted.sum() / there.clamp(min=1)
 
 
-def _wrong(module: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-    """(n,) float64, 1 where a row is misclassified, in eval mode."""
+def _wrong(module: nn.Module, task: Task, data: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:
+    """(n,) float64, 1 where a row is misclassified, or the share of a text's tokens that are not
+    the most probable ones; in eval mode."""
     module.eval()
+    inputs, labels = data
+    found = []
     with torch.no_grad():
-        guesses = [module(inputs[part]).argmax(dim=1) for part in rows.split(EVALUATION_BATCH)]
-    return (torch.cat(guesses) != labels[rows]).double()
+        for part in rows.split(at_once(task, EVALUATION_BATCH)):
+            batch = inputs[part]
+            guesses = module(batch).argmax(dim=1)
+            wrong = (guesses != truth(module, batch, labels[part])).double()
+            if predicts_tokens(module):
+                reads: Any = module
+                wrong = per_text(wrong, reads.counts(batch))
+            found.append(wrong)
+    return torch.cat(found)

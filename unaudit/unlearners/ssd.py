@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unaudit.evidence import ANY_TASK
 from unaudit.unlearners._fields import positive, share
 from unaudit.unlearners._fisher import Diagonal, empirical_fisher
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
@@ -28,6 +29,7 @@ class SelectiveSynapticDampening:
         ),
         source="Foster et al. 2024 (SSD), selection and dampening",
         consumes=frozenset({"forget", "retain"}),
+        tasks=ANY_TASK,
         deviations=(
             "Squared gradients are those of single examples, as the paper writes; the released "
             "code squares the mean gradient of a batch, which depends on its size and order.",

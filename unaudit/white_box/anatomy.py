@@ -18,16 +18,22 @@ from torch import Tensor, nn
 from unaudit.errors import InputError
 from unaudit.registry import did_you_mean
 from unaudit.text import listed, plain
-from unaudit.tokens import are_tokens
+from unaudit.tokens import are_tokens, predicts_tokens
 from unaudit.white_box.blocks import find_blocks
-from unaudit.white_box.tokens import by_token, filled, trace_tokens
+from unaudit.white_box.tokens import by_token, filled, first_window, stretched, trace_tokens
 from unaudit.white_box.trace import Trace, on_every_path, trace
 
 FEATURES = "features"
-"""The penultimate features: what the head is given, one row per example."""
+"""The penultimate features: what the head is given, one row per example. A language model's head is
+given one row per token; its features are the mean over the tokens of a text."""
+STATES = "states"
+"""Name of the module through which the last hidden states of a language model pass."""
 
 EXAMPLES = 3
 """Examples that a network is examined on: more than one, so that the batch axis can be told."""
+TOKENS = 8
+"""Length of the texts that a language model is examined on; each token costs logits of a whole
+vocabulary, and more of them show nothing new."""
 TOLERANCE = 1e-4
 """How far a head's output may be from the logits, relative to the largest."""
 
@@ -58,6 +64,8 @@ class Anatomy:
     """How often each module ran in one forward pass."""
     tokenwise: frozenset[str] = frozenset()
     """In networks of texts, modules that give one row per token."""
+    states: str | None = None
+    """In language models, the module that gives the last hidden states, one row per token."""
 
     def shape(self, layer: str) -> tuple[int, ...]:
         """Of one example at ``layer``.
@@ -79,11 +87,20 @@ class Anatomy:
             InputError: names the layers that are cuts.
         """
         self.shape(layer)
+        if layer == FEATURES and self.states is not None:
+            raise InputError(
+                "the network cannot be cut at 'features': those of a language model are means over "
+                f"the tokens of a text, and nothing follows from them; {self._choice()}"
+            )
         if layer != FEATURES and layer not in self.cuts:
             raise InputError(
                 f"the network cannot be cut at '{plain(layer)}': information passes around it; "
-                f"choose one of {listed((*self.layers, FEATURES), most=20)}"
+                f"{self._choice()}"
             )
+
+    def _choice(self) -> str:
+        names = self.layers if self.states is not None else (*self.layers, FEATURES)
+        return f"choose one of {listed(names, most=20)}" if names else "it has no layers"
 
     def _fault(self, layer: str) -> str:
         times = self.ran.get(layer)
@@ -103,7 +120,7 @@ def examine(
 
     Args:
         network: not changed.
-        inputs: (≥ 1, …) real examples, on the network's device.
+        inputs: (≥ 1, …) real examples, on the network's device; texts padded as all others are.
         layers: names of modules to take as blocks, in any order; default: found.
         head: name of the linear layer to take as head; default: the last whose output is the
             logits.
@@ -111,11 +128,15 @@ def examine(
     Raises:
         InputError: no linear layer gives the logits, or a name does not fit the network.
     """
+    inputs = first_window(network, inputs)
     repeats = -(-EXAMPLES // len(inputs))
     leaf = inputs.repeat(repeats, *[1] * (inputs.ndim - 1))[:EXAMPLES].clone()
+    causal = predicts_tokens(network)
     texts = None
     if are_tokens(leaf):
         texts = filled(leaf)
+        if causal:
+            texts = first_window(network, stretched(texts, TOKENS))
         seen, leaf = trace_tokens(network, texts)
     else:
         with torch.enable_grad():
@@ -131,9 +152,12 @@ def examine(
     tokenwise: frozenset[str] = frozenset()
     if texts is not None:
         shapes, tokenwise = by_token(network, texts, shapes)
-    name = _find_head(network, seen) if head is None else _check_head(network, seen, head)
-    given = seen.inputs[name][0]
-    shapes[FEATURES] = (given[0].numel(),)
+        shapes |= {layer: (inputs.shape[1], *shapes[layer][1:]) for layer in tokenwise}
+    if head is not None:
+        name = _check_head(network, seen, head)
+    else:
+        name = _own_head(network, seen) if causal else _find_head(network, seen)
+    shapes[FEATURES] = (_width_of_states(seen) if causal else seen.inputs[name][0][0].numel(),)
     start = once[name].start
     cuts = frozenset(
         layer
@@ -150,12 +174,15 @@ def examine(
         cuts=cuts,
         ran={layer: len(runs) for layer, runs in seen.calls.items() if layer},
         tokenwise=tokenwise,
+        states=STATES if causal else None,
     )
     if layers is None:
         return found
+    wanted = set(layers) - {FEATURES}
     for layer in layers:
-        found.check_cut(layer)
-    chosen = sorted(set(layers) - {FEATURES}, key=lambda layer: once[layer].end)
+        if layer in wanted:
+            found.check_cut(layer)
+    chosen = sorted(wanted, key=lambda layer: once[layer].end)
     return replace(found, layers=tuple(chosen))
 
 
@@ -188,6 +215,28 @@ def _find_head(network: nn.Module, seen: Trace) -> str:
         )
     _, name = max(found)
     return name
+
+
+def _own_head(network: nn.Module, seen: Trace) -> str:
+    """The linear layer that a language model calls its head."""
+    own: object = getattr(network, "head", None)
+    for name, module in network.named_modules():
+        if module is own and isinstance(module, nn.Linear) and seen.once(name) is not None:
+            return str(name)
+    raise InputError(
+        "the head of this language model is no linear layer that runs once, so white-box probes do "
+        "not know the features; set policy.access = 'black-box'"
+    )
+
+
+def _width_of_states(seen: Trace) -> int:
+    call = seen.once(STATES)
+    if call is None or call.shape is None or len(call.shape) != 3:
+        raise InputError(
+            f"no module of this language model called '{STATES}' gives one row per token, so "
+            "white-box probes do not know the features; set policy.access = 'black-box'"
+        )
+    return call.shape[2]
 
 
 def _check_head(network: nn.Module, seen: Trace, name: str) -> str:

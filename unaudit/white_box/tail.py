@@ -17,18 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.errors import InputError
-from unaudit.text import listed
-from unaudit.tokens import are_tokens
 from unaudit.training import initialize_layer
-from unaudit.white_box.anatomy import FEATURES, Anatomy
-from unaudit.white_box.dummies import unlike
-from unaudit.white_box.tokens import Padding
-from unaudit.white_box.trace import Call, Trace, listening, trace, with_main_tensor
-
-TOLERANCE = 1e-3
-"""How far replayed logits may be off, relative to what distinguishes examples."""
-ROUNDING = 1e-5
-"""The same, relative to the largest logit."""
+from unaudit.white_box.anatomy import FEATURES
+from unaudit.white_box.trace import Call, Trace, trace, with_main_tensor
 
 
 class Tail(nn.Module):
@@ -58,7 +49,7 @@ class Tail(nn.Module):
         self._head = head
         self._dummy = dummy
         with torch.no_grad():
-            seen = trace(network, dummy)
+            seen = self._watch(dummy)
         call = seen.calls[head if layer == FEATURES else layer][0]
         end = call.start if layer == FEATURES else call.end
         self._output = call.output
@@ -118,6 +109,15 @@ class Tail(nn.Module):
                     _shuffle(layer, generator)
                 layer.to(self._dummy.device)
 
+    def _watch(self, inputs: Tensor) -> Trace:
+        """What the network does with inputs, up to where the tail ends."""
+        return trace(self.module, inputs, self._run)
+
+    def _run(self, inputs: Tensor) -> Tensor:
+        """The network up to where the tail ends."""
+        logits: Tensor = self.module(inputs)
+        return logits
+
     def _replay(self, activations: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and what the head was given."""
         given: list[Tensor] = []
@@ -132,7 +132,7 @@ class Tail(nn.Module):
             return value, given[-1]
         size = len(activations) if self.batched else 1
         with self._standing_in(value, size, head, given):
-            logits = self.module(self._dummy.expand(size, *self._dummy.shape[1:]))
+            logits = self._run(self._dummy.expand(size, *self._dummy.shape[1:]))
         return logits, given[-1]
 
     @contextmanager
@@ -164,80 +164,32 @@ class Tail(nn.Module):
                 if forward is not None:
                     module.__dict__["forward"] = forward
 
-    def _restrict(self, activations: Tensor) -> None:
-        """Keep those parameters trainable that the logits depend on through the cut."""
+    def restrict(self, activations: Tensor) -> None:
+        """Keep those parameters trainable that the logits depend on through the cut.
+
+        Raises:
+            InputError: there are none.
+        """
         named = dict(self.module.named_parameters())
         for parameter in named.values():
             parameter.requires_grad_(True)
         with torch.enable_grad():
-            logits = self(activations)
+            end = self._end(activations)
             gradients = (
-                torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
-                if logits.requires_grad
+                torch.autograd.grad(end, list(named.values()), allow_unused=True)
+                if end.requires_grad
                 else [None] * len(named)
             )
         reached = zip(named, gradients, strict=True)
         self._trained = frozenset(name for name, gradient in reached if gradient is not None)
         for name, parameter in named.items():
             parameter.requires_grad_(name in self._trained)
+        if not self._trained:
+            raise InputError(f"no gradients reach what is behind '{self.layer}'")
 
-
-def cut(network: nn.Module, anatomy: Anatomy, layer: str, inputs: Tensor) -> Tail:
-    """The tail of ``network`` behind ``layer``, checked on real examples.
-
-    Args:
-        network: a private copy in eval mode; the tail takes it over.
-        anatomy: of the network.
-        layer: one of its cuts, or :data:`FEATURES`.
-        inputs: (n, …) real examples, on the network's device.
-
-    Raises:
-        InputError: no cut, or replayed logits differ from the network's own.
-    """
-    anatomy.check_cut(layer)
-    seen: list[Tensor] = []
-    padding = Padding(anatomy.tokenwise)
-    padding.meet(inputs)
-    heard = padding.around({layer: lambda output: seen.append(output.clone())})
-    fed = {anatomy.head: lambda given: seen.append(given.clone())}
-    dummy = unlike(inputs, network)
-    with torch.no_grad():
-        with listening(network, *(({}, fed) if layer == FEATURES else (heard, {}))):
-            logits = network(inputs)
-        contrast = (logits - network(dummy)).abs().max()
-    tolerance = max(TOLERANCE * float(contrast), ROUNDING * float(logits.abs().max()))
-    tail = Tail(network, layer, anatomy.head, dummy)
-    if are_tokens(inputs):
-        from unaudit.white_box.token_tail import TokenTail
-
-        tokenwise = layer in anatomy.tokenwise
-        tail = TokenTail(network, layer, anatomy.head, dummy, tokenwise=tokenwise)
-    for batched in (False, True):
-        tail.batched = batched
-        if _agrees(tail, seen[0], logits, tolerance):
-            tail._restrict(seen[0])
-            if not tail._trained:
-                raise InputError(f"no gradients reach what is behind '{layer}'")
-            return tail
-    raise InputError(
-        f"the network cannot be cut at '{layer}': run from there it gives other logits; "
-        f"choose one of {listed((*anatomy.layers, FEATURES), most=20)}"
-    )
-
-
-def _agrees(tail: Tail, activations: Tensor, logits: Tensor, tolerance: float) -> bool:
-    """Whether replayed logits are the network's own, in batches of two sizes."""
-    for size in {len(logits), min(2, len(logits))}:
-        try:
-            with torch.no_grad():
-                replayed = tail(activations[:size])
-        except (RuntimeError, ValueError, IndexError):  # sizes that do not fit
-            return False
-        if replayed.shape != logits[:size].shape:
-            return False
-        if not (replayed - logits[:size]).abs().max() <= tolerance:
-            return False
-    return True
+    def _end(self, activations: Tensor) -> Tensor:
+        """A number to which everything behind the cut leads."""
+        return torch.as_tensor(self(activations).sum())
 
 
 def _names(seen: Trace, condition: Callable[[Call], bool]) -> frozenset[str]:

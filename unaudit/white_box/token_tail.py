@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from unaudit.tokens import PADDING, longest
 from unaudit.white_box.tail import Tail
-from unaudit.white_box.trace import trace
 
 
 class TokenTail(Tail):
@@ -34,7 +33,7 @@ class TokenTail(Tail):
         self._tokenwise = tokenwise
         names = {module: name for name, module in network.named_modules()}
         with torch.no_grad():
-            shorter = trace(network, dummy[:, : max(1, dummy.shape[1] - 1)])
+            shorter = self._watch(dummy[:, : max(1, dummy.shape[1] - 1)])
         self._whole = [
             (module, output, shorter.calls[names[module]][0].output)
             for module, output in self._prefix
@@ -43,13 +42,8 @@ class TokenTail(Tail):
     def _replay(self, activations: Tensor) -> tuple[Tensor, Tensor]:
         if self._chain is not None:
             return super()._replay(activations)
-        ids, value = self._dummy[:, :2].expand(len(activations), -1), activations.clone()
-        if self._tokenwise:
-            present = (activations.detach() != 0).flatten(2).any(dim=2)
-            length = longest(present)
-            ids = self._dummy[:, :length].expand(len(activations), -1)
-            ids = ids.masked_fill(~present[:, :length], PADDING)
-            value = value[:, :length]
+        ids = self._texts(activations)
+        value = activations.clone()[:, : ids.shape[1]] if self._tokenwise else activations.clone()
         self._prefix = [
             (module, _shortened(output, other, ids.shape[1]))
             for module, output, other in self._whole
@@ -57,8 +51,17 @@ class TokenTail(Tail):
         given: list[Tensor] = []
         head = self.module.get_submodule(self._head)
         with self._standing_in(value, len(activations), head, given):
-            logits = self.module(ids)
+            logits = self._run(ids)
         return logits, given[-1]
+
+    def _texts(self, activations: Tensor) -> Tensor:
+        """(b, t) dummy texts that end where the activations do."""
+        if not self._tokenwise:
+            return self._dummy[:, :2].expand(len(activations), -1)
+        present = (activations.detach() != 0).flatten(2).any(dim=2)
+        length = longest(present)
+        ids = self._dummy[:, :length].expand(len(activations), -1)
+        return ids.masked_fill(~present[:, :length], PADDING)
 
 
 def _shortened(output: Any, other: Any, length: int) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unaudit.tokens import are_present, are_tokens
+from unaudit.tokens import are_present, are_tokens, predicts_tokens
 from unaudit.white_box.trace import Trace, trace
 
 Sink = Callable[[Tensor], None]
@@ -28,6 +28,40 @@ def filled(ids: Tensor) -> Tensor:
     Only where it does not matter what the texts say.
     """
     return torch.where(are_present(ids), ids, ids[:, :1])
+
+
+def stretched(ids: Tensor, length: int) -> Tensor:
+    """(b, length) the same texts, cut or said over and over again.
+
+    Args:
+        ids: texts without padding.
+        length: in tokens.
+    """
+    return ids[:, torch.arange(length, device=ids.device) % ids.shape[1]]
+
+
+def first_window(network: nn.Module, inputs: Tensor) -> Tensor:
+    """What of a batch is looked at inside a network.
+
+    A language model reads a text that it cannot take at once in windows. Inside, the first of them
+    stands for the text: one row per token, and none twice. For every other network this is the
+    whole batch.
+    """
+    context = getattr(network, "context", None)
+    if context is None or not predicts_tokens(network):
+        return inputs
+    return inputs[:, :context]
+
+
+def pooled(states: Tensor, present: Tensor) -> Tensor:
+    """(b, d) means over the tokens of each text.
+
+    Args:
+        states: (b, t, d); rows of padding may hold anything.
+        present: (b, t) bool, where there is a token.
+    """
+    totals = states.masked_fill(~present[:, :, None], 0.0).sum(dim=1)
+    return totals / present.sum(dim=1, keepdim=True)
 
 
 @contextmanager
@@ -122,9 +156,20 @@ class Padding:
             present = self._present
             assert present is not None
             whole = values.new_zeros((*present.shape, *values.shape[2:]))
-            length = values.shape[1]
+            length = min(values.shape[1], present.shape[1])
             here = present[:, :length].reshape(len(present), length, *[1] * (values.ndim - 2))
-            whole[:, :length] = values.masked_fill(~here, 0.0)
+            whole[:, :length] = values[:, :length].masked_fill(~here, 0.0)
             sink(whole)
+
+        return take
+
+    def pooled(self, sink: Sink) -> Sink:
+        """A sink of the states of tokens that is given their means over each text."""
+
+        def take(states: Tensor) -> None:
+            present = self._present
+            assert present is not None
+            length = min(states.shape[1], present.shape[1])
+            sink(pooled(states[:, :length], present[:, :length]))
 
         return take

@@ -45,8 +45,16 @@ class Trace:
         return calls[0] if len(calls) == 1 else None
 
 
-def trace(network: nn.Module, inputs: Tensor) -> Trace:
-    """Run ``network`` on ``inputs`` as it is (mode, gradients) and write down every call."""
+def trace(
+    network: nn.Module, inputs: Tensor, run: Callable[[Tensor], object] | None = None
+) -> Trace:
+    """Run ``network`` on ``inputs`` as it is (mode, gradients) and write down every call.
+
+    Args:
+        network: whose modules are watched.
+        inputs: (n, …).
+        run: a part of the network to run; default: the network itself.
+    """
     clock = iter(range(1 << 62))
     entered: dict[str, list[tuple[int, tuple[Port | None, ...]]]] = {}
     calls: dict[str, list[Call]] = {}
@@ -81,7 +89,7 @@ def trace(network: nn.Module, inputs: Tensor) -> Trace:
         watch(name, module)
     try:
         # a copy: networks that change their input in place must not meet a leaf
-        network(inputs.clone())
+        (run or network)(inputs.clone())
     finally:
         for handle in handles:
             handle.remove()

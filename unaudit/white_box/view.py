@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from unaudit.errors import InputError
 from unaudit.evidence import IntArray, SplitName
 from unaudit.loading import LoadedModel
+from unaudit.tokens import predicts_tokens
 from unaudit.views import BlackBox
 from unaudit.white_box.anatomy import FEATURES, Head, read_head
-from unaudit.white_box.tail import Tail, cut
+from unaudit.white_box.cutting import cut
+from unaudit.white_box.tail import Tail
+from unaudit.white_box.tokens import first_window
 
 if TYPE_CHECKING:
     from unaudit.case import Candidate
@@ -50,7 +53,7 @@ class WhiteBox(BlackBox):
             InputError: the model is known by recorded outputs only.
         """
         super().__init__(
-            {split: partial(outside.outputs, split) for split in outside.splits},
+            {split: partial(outside.predictions, split) for split in outside.splits},
             scenario=outside.scenario,
             forget_classes=outside.forget_classes,
             n_classes=outside.n_classes,
@@ -72,6 +75,11 @@ class WhiteBox(BlackBox):
     def digest(self) -> str:
         """Of weights, buffers and architecture."""
         return self._model.digest
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether the model predicts the next tokens of texts, and not a class."""
+        return predicts_tokens(self._model.module)
 
     @property
     def device(self) -> torch.device:
@@ -106,7 +114,7 @@ class WhiteBox(BlackBox):
     def inputs(
         self, split: SplitName, rows: IntArray | None = None, batch: int | None = None
     ) -> Iterator[Tensor]:
-        """Preprocessed inputs, (≤ batch, …) float32 on :attr:`device`.
+        """Preprocessed inputs, (≤ batch, …) on :attr:`device`: float32, or token ids.
 
         Args:
             split: whose examples.
@@ -118,14 +126,25 @@ class WhiteBox(BlackBox):
         for inputs in _in_any_order(source.dataset, chosen, batch or self._forward.batch_size):
             yield inputs.to(self.device)
 
+    def inputs_inside(
+        self, split: SplitName, rows: IntArray | None = None, batch: int | None = None
+    ) -> Iterator[Tensor]:
+        """What of :meth:`inputs` is looked at inside: of long texts the first window, as much as a
+        language model takes at once."""
+        for inputs in self.inputs(split, rows, batch):
+            yield first_window(self._model.module, inputs)
+
     def features(self, split: SplitName, rows: IntArray | None = None) -> FloatActivations:
-        """(n, d) float32: what the head is given. Memory-mapped unless ``rows`` are given."""
+        """(n, d) float32: what the head is given, of a language model its mean over the tokens of
+        a text. Memory-mapped unless ``rows`` are given."""
         return self.activations(split, FEATURES, rows)
 
     def activations(
         self, split: SplitName, layer: str, rows: IntArray | None = None
     ) -> FloatActivations:
         """(n, …) float32 outputs of a module, memory-mapped, from the cache or one forward pass.
+
+        Of a text that a language model reads in several windows, those of the first.
 
         Args:
             split: whose examples.
@@ -171,7 +190,8 @@ class WhiteBox(BlackBox):
         """The rest of the network behind a layer, for activations of that layer.
 
         Args:
-            layer: one of :attr:`layers`, a finer cut, or :data:`FEATURES` for the head alone.
+            layer: one of :attr:`layers`, a finer cut, or :data:`FEATURES` for the head alone, which
+                a language model cannot be cut at.
 
         Raises:
             InputError: information passes around the layer; names the layers that are cuts.

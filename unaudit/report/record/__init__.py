@@ -29,6 +29,12 @@ from unaudit.report.record.inside import (
     Projection,
     ShallowChange,
 )
+from unaudit.report.record.language import (
+    Language,
+    ModelExtraction,
+    ModelPerplexity,
+    TextSplit,
+)
 from unaudit.report.record.matrix import (
     Fidelity,
     Matrix,
@@ -79,11 +85,14 @@ __all__ = [
     "Histogram",
     "Inside",
     "Interval",
+    "Language",
     "LayerChange",
     "Matrix",
     "MatrixCell",
     "MatrixColumn",
     "MatrixRow",
+    "ModelExtraction",
+    "ModelPerplexity",
     "ModelRef",
     "OperatingPoint",
     "Outcome",
@@ -108,6 +117,7 @@ __all__ = [
     "Skip",
     "SplitFidelity",
     "Subject",
+    "TextSplit",
     "Verdict",
     "Worst",
     "WorstExample",

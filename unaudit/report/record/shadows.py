@@ -46,6 +46,8 @@ class WorstExample(Part):
     """To three digits: more of them would tell examples apart to whoever has the data."""
     above_unseen: Rate
     """Share of the unseen examples that score lower, ties counted as half."""
+    text: str | None = None
+    """How the example begins, on one line; null unless ``run.show_examples`` asked for texts."""
 
 
 class Worst(Part):

@@ -16,13 +16,23 @@ from unaudit.report.record.estimate import RetrainedEstimate
 from unaudit.report.record.findings import FamilyFinding, Finding, Skip, Verdict
 from unaudit.report.record.inputs import Request, Subject
 from unaudit.report.record.inside import Inside
+from unaudit.report.record.language import Language
 from unaudit.report.record.matrix import Fidelity, Matrix, Sanity
 from unaudit.report.record.plan import Plan
 from unaudit.report.record.shadows import GroupEvidence, ShadowModels, Worst
 
 Version = Literal["1.0", "1.1"]
 SCHEMA_VERSION: Version = "1.1"
-ADDED = ("matrix", "sanity", "fidelity", "retrained_estimate", "shadows", "worst", "groups")
+ADDED = (
+    "matrix",
+    "sanity",
+    "fidelity",
+    "retrained_estimate",
+    "shadows",
+    "worst",
+    "groups",
+    "language",
+)
 """Keys of a record that version 1.0 does not know."""
 SCHEMA_PATH = Path(__file__).parent.with_name("record.schema.json")
 
@@ -72,6 +82,8 @@ class Record(Part):
     """Of the attacks with shadow models."""
     groups: tuple[GroupEvidence, ...] = ()
     """Of attacks whose scores add up, where the data say whose record an example is."""
+    language: Language | None = None
+    """Null where the models are classifiers."""
     verdict: Verdict
     environment: Environment
 

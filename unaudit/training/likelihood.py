@@ -1,0 +1,58 @@
+"""How likely networks that predict tokens find texts, a slice of all predictions at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ELEMENTS = 1 << 22
+"""Logits at a time: 32 MiB in float64. A batch of texts has one for every token and every word of
+the vocabulary."""
+TOKENS = 1 << 14
+"""Tokens that are read at a time."""
+
+
+def texts_at_once(length: int) -> int:
+    """Texts of so many tokens that are read at a time."""
+    return max(1, TOKENS // max(length, 1))
+
+
+def log_p(network: nn.Module, ids: Tensor) -> Tensor:
+    """(N,) float64 log p of each predicted token in nats, one text after the other; on the CPU and
+    without gradients.
+
+    Args:
+        network: one that predicts tokens, in the mode that it is in.
+        ids: (b, t) token ids, padded, on its device.
+    """
+    reads: Any = network
+    found = []
+    with torch.no_grad():
+        hidden, targets = reads.hidden(ids), reads.targets(ids)
+        vocabulary = reads.logits_of(hidden[:1]).shape[1]
+        step = max(1, ELEMENTS // vocabulary)
+        for rows, tokens in zip(hidden.split(step), targets.split(step), strict=True):
+            logits = reads.logits_of(rows).double()
+            own = logits.gather(1, tokens[:, None]).squeeze(1)
+            found.append((own - logits.logsumexp(dim=1)).cpu())
+    return torch.cat(found)
+
+
+def mean_log_p(network: nn.Module, ids: Tensor) -> Tensor:
+    """(b,) float64 mean of :func:`log_p` over the predicted tokens of each text."""
+    reads: Any = network
+    return per_text(log_p(network, ids), reads.counts(ids).cpu())
+
+
+def per_text(values: Tensor, counts: Tensor) -> Tensor:
+    """(b,) mean over each text.
+
+    Args:
+        values: (N,) float, of each predicted token, one text after the other.
+        counts: (b,) int64, predicted tokens of each text, at least 1.
+    """
+    text = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    sums = values.new_zeros(len(counts)).index_add(0, text, values)
+    return sums / counts
