@@ -1,7 +1,8 @@
 """CIFAR-10 end to end, through the CLI on saved files: every reference unlearner, every probe.
 
     python bench/cifar10.py --data DIR [--forget class:4|random:500] [--train 15000] [--epochs 8]
-                            [--retrained 5] [--shadows 32] [--relearn 4x64] [--out DIR]
+                            [--augment none] [--retrained 5] [--shadows 32] [--relearn 4x64]
+                            [--out DIR]
 
 ``DIR`` holds ``train.parquet`` and ``test.parquet`` in Hugging Face layout. A small residual
 network (78k parameters) is trained on the first ``--train`` images (the original), and once more
@@ -40,7 +41,7 @@ from unaudit.engine.store import Store
 from unaudit.loading.networks import resnet
 from unaudit.plan import DataSection, PreprocessSection
 from unaudit.training import Recipe, fit, initialize
-from unaudit.training.augment import crop_and_flip
+from unaudit.training.augment import AUGMENTATIONS
 
 ARCH = "unaudit:resnet?depth=8&width=16&num_classes=10&in_channels=3"
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
@@ -98,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--forget", default="class:4", help="class:K or random:N")
     parser.add_argument("--train", type=int, default=15_000)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--augment", choices=sorted(AUGMENTATIONS), default="crop-flip")
     parser.add_argument("--retrained", type=int, default=5)
     parser.add_argument("--shadows", type=int, default=0)
     parser.add_argument(
@@ -167,7 +169,7 @@ lr = {recipe(options).lr}
 epochs = {options.epochs}
 batch = {BATCH}
 precision = "{precision()}"
-augment = "crop-flip"
+augment = "{options.augment}"
 [calibration]
 profile = "full"
 retrained = {options.retrained}
@@ -199,7 +201,7 @@ def train_model(
         recipe(options),
         generator,
         rows=torch.from_numpy(kept.nonzero()[0]),
-        augment=crop_and_flip,
+        augment=AUGMENTATIONS[options.augment],
     )
     save_file(model.state_dict(), path)
     print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)

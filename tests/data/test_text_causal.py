@@ -100,7 +100,7 @@ def test_texts_stay_whole_unless_a_length_is_stated(tmp_path: Path, opened: Open
     assert whole.lengths.tolist() == [30, 2, 900]
     assert whole.notes == (
         "2 of 3 texts of d.jsonl are longer than the 24 tokens that the model takes, and were "
-        "read in overlapping windows",
+        "read in overlapping windows; probes that look inside see the first window",
     )
     unbound = opened(path, text=causal_input(context=None))
     assert unbound.notes == ()
@@ -110,7 +110,7 @@ def test_texts_stay_whole_unless_a_length_is_stated(tmp_path: Path, opened: Open
     assert cut.notes == (
         "2 of 3 texts of d.jsonl were cut to 28 tokens (preprocess.max_length)",
         "2 of 3 texts of d.jsonl are longer than the 24 tokens that the model takes, and were "
-        "read in overlapping windows",
+        "read in overlapping windows; probes that look inside see the first window",
     )
     start = opened(path, preprocess={"max_length": 5, "truncation": "start"}, text=causal_input())
     assert np.array_equal(all_rows(start)[0], all_rows(whole)[0][25:30])

@@ -96,7 +96,7 @@ def run(probe: Extraction, view: BlackBox) -> Scores:
         (Extraction(prefix_tokens=3, suffix_tokens=6), lambda length: 3, 6),
         (Extraction(prefix_share=0.25, least_suffix=1), lambda length: -(-length // 4), 50),
     ],
-    ids=repr,
+    ids=("half", "tokens", "quarter"),
 )
 def test_the_flags_say_what_greedy_decoding_writes(
     probe: Extraction, prefix: Callable[[int], int], most: int

@@ -27,8 +27,9 @@ def check(ctx: click.Context, /, exit_zero: bool, quiet: bool, **_: Any) -> None
     """Can MODEL, after unlearning, still be told apart on the forget set from models that never saw
     it?
 
-    MODEL is a weights file (safetensors, .pt), a Hugging Face folder of a text classifier, or
-    outputs:FILE.npz with recorded logits. What the line leaves out comes from unaudit.toml.
+    MODEL is a weights file (safetensors, .pt), a Hugging Face folder of a text classifier or a
+    causal language model, or outputs:FILE.npz with recorded logits. What the line leaves out comes
+    from unaudit.toml.
 
     \b
     Exit codes: 0 pass, 1 evidence of retention, 2 bad input or usage,
