@@ -404,3 +404,35 @@ def test_references_are_trained_and_their_perplexities_shown(
     )
     expected = [np.exp(-view.tokens(name).log_p.mean()) for name in SHOWN]
     np.testing.assert_allclose(shown["original"], expected, rtol=1e-3)
+
+
+QUICK = """
+[probes.relearn]
+steps = 2
+runs = 2
+[probes.relearn-fresh-head]
+steps = 2
+runs = 2
+"""
+
+
+def test_a_refitted_head_does_not_pass_for_forgetting(world: World, tmp_path: Path) -> None:
+    """Looked at from inside, what only refits its head does not pass, and what never read the texts
+    does not fail."""
+    own = world.copy(tmp_path / "inside")
+    (own.folder / "quick.toml").write_text(QUICK)
+    more = ("--config", own.folder / "quick.toml", "--access", "white-box")
+    fake = own.folder / "fake.safetensors"
+    train, forget = own.folder / "train.jsonl", own.folder / "forget.txt"
+    words = ["unlearn", "head-distillation", own.folder / "original", "-o", fake]
+    words += ["--train", train, "--forget", forget]
+    assert main([str(word) for word in words]) == 0
+    outcomes = {}
+    for name in ("fake.safetensors", "retrained-4"):
+        arch = ("--arch", f"hf:{own.folder / 'original'}") if name.startswith("fake") else ()
+        main(own.line(name, *more, *arch))
+        record = json.loads((own.folder / "out" / "record.json").read_text())
+        assert not [skip for skip in record["skipped"] if skip["kind"] == "errored"]
+        outcomes[name] = record["verdict"]["outcome"]
+    assert outcomes["fake.safetensors"] != "pass"
+    assert outcomes["retrained-4"] != "fail"

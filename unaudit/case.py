@@ -12,11 +12,12 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from unaudit.case_data import IdType, canary_rows, common_text, forget_rows, open_data
+from unaudit.data.selection import by_content
 from unaudit.engine.store import Store
 from unaudit.errors import UsageError
 from unaudit.evidence import Scenario, SplitName, Task
@@ -26,6 +27,9 @@ from unaudit.progress import SILENT, Progress
 from unaudit.shadows import Shadows
 from unaudit.splits import Copies, Split, cut, detect_scenario, mark, mix_differs, swapped_classes
 from unaudit.views import Marks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Role = Literal["subject", "original", "retrained", "calibrator"]
 
@@ -61,8 +65,8 @@ class Case:
     copies: Copies | None
     """None where inputs are not at hand."""
     mix_differs: bool
-    """Whether forget and unseen differ in their mix of the forget classes by more than chance, or
-    in whether their labels are right."""
+    """Whether forget and unseen differ in their mix of the forget classes by more than chance, in
+    whether their labels are right, or in that the forget examples were chosen by what they say."""
     warnings: tuple[str, ...] = field(default=())
     calibrators: tuple[Candidate, ...] = field(default=())
     """Models that bundled unlearners made of the original: they show what probes say of models
@@ -71,6 +75,8 @@ class Case:
     """The classes of a relabeling; None: the request is to erase."""
     shadows: Shadows | None = None
     """What shadow models say of the examples; None: none were trained."""
+    base: Mapping[str, Tensor] | None = None
+    """Weights by name that references were trained from; None: random ones."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -147,7 +153,11 @@ def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Ca
         copies=copies,
         mix_differs="unseen" in splits
         # wrong labels are less likely than right ones, whatever a model was trained on
-        and (swapped is not None or mix_differs(splits["forget"], splits["unseen"])),
+        and (
+            swapped is not None
+            or by_content(plan.request.forget)
+            or mix_differs(splits["forget"], splits["unseen"])
+        ),
         warnings=tuple(warnings),
         swapped=swapped,
     )

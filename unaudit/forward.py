@@ -10,22 +10,23 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from unaudit.agreement import agreed_sizes
 from unaudit.asking import Answers, Question, ask
 from unaudit.case import Candidate, Case
 from unaudit.devices import choose_device, on_device
+from unaudit.engine.answers import code_digest
 from unaudit.engine.store import Store, content_key
 from unaudit.errors import InputError
 from unaudit.evidence import FloatArray, IntArray, SplitName
 from unaudit.loading import LoadedModel, RecordedModel
+from unaudit.loading.libraries import libraries
 from unaudit.logits import LOGITS, AskLogits, recorded_logits
 from unaudit.progress import SILENT, Progress
 from unaudit.shadows.queries import PLAIN, check_queries
 from unaudit.splits import Split
 from unaudit.token_outputs import TokenOutputs
-from unaudit.token_scores import FORMS, AskTokens, compressed_sizes, token_counts
+from unaudit.token_scores import FORMS, SCORED_BY, AskTokens, compressed_sizes, token_counts
 from unaudit.tokens import width_of
 from unaudit.views import BlackBox, Outputs, Predictions
 from unaudit.white_box import FEATURES, Anatomy, WhiteBox, examine
@@ -247,12 +248,13 @@ class ForwardPass:
 
     def _decides(self, candidate: Candidate, split: Split) -> dict[str, Any]:
         """What every pass depends on."""
-        return {
+        own = {"code": code_digest(*SCORED_BY)} if self._language else {}
+        return own | {
             "model": candidate.model.digest,
             "data": split.digest,
             "batch_size": self.batch_size,
             "device": self.device.type,
-            "torch": torch.__version__,
+            "torch": libraries(getattr(candidate.model, "arch", None)),
         }
 
     def _key_of_layer(

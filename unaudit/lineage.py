@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from unaudit.case import Candidate, Case
 from unaudit.errors import UsageError
+from unaudit.fidelity import MADE
 from unaudit.loading import LoadedModel
 
 COPY = 1e-3
@@ -24,6 +26,14 @@ KINSHIP = 0.85
 which they were trained from it. Models trained apart, also from one pretrained network, are as far
 from the original as from each other (1); models finetuned from the original take independent steps
 away from it, so that they are √2 as far from each other (0.71)."""
+NEAR = 0.5
+"""Distance of the original from the weights that the references were trained from, relative to the
+references' own, below which these weights hold what the original knew. Trained alike, both are as
+far away (1)."""
+_UNLIKE = (
+    "retrained models and original have other layers than each other, so nobody can say whether "
+    "they were trained apart"
+)
 
 
 def doubtful_references(case: Case) -> tuple[str, ...]:
@@ -40,9 +50,11 @@ def doubtful_references(case: Case) -> tuple[str, ...]:
     for one, other in itertools.combinations(retrained, 2):
         distance = _distance(weights[one.label], weights[other.label])
         if distance is None:
-            continue
+            return (_UNLIKE,)
         among.append(distance)
-        if distance < COPY * _norm(weights[one.label]):
+        # of what was made here the seeds are known to differ, however small the steps
+        made = all(MADE in each.model.provenance.notes for each in (one, other))
+        if not made and distance < COPY * _norm(weights[one.label]):
             raise UsageError(
                 f"{one.label} ({one.model.provenance.name}) and {other.label} "
                 f"({other.model.provenance.name}) have almost the same weights; "
@@ -53,10 +65,20 @@ def doubtful_references(case: Case) -> tuple[str, ...]:
     original = _weights(case.original)
     away = [_distance(weights[candidate.label], original) for candidate in retrained]
     known = [distance for distance in away if distance is not None]
-    if known and sum(known) / len(known) < KINSHIP * sum(among) / len(among):
+    if len(known) < len(away):
+        return (_UNLIKE,)
+    if fmean(known) < KINSHIP * fmean(among):
         return (
             "the retrained models are closer to the original than to each other: they seem to have "
             "been trained from it, so they are no evidence of what forgetting looks like",
+        )
+    if case.base is not None and _moved(original, case.base) < NEAR * fmean(
+        _moved(weights[candidate.label], case.base) for candidate in retrained
+    ):
+        return (
+            "the weights that references were trained from (recipe.base) are much closer to the "
+            "original than to what became of them: they seem to come from it, so the references "
+            "may remember the forget set",
         )
     return ()
 
@@ -64,7 +86,9 @@ def doubtful_references(case: Case) -> tuple[str, ...]:
 def _weights(candidate: Candidate) -> Mapping[str, Tensor]:
     model = candidate.model
     assert isinstance(model, LoadedModel)
-    return {name: value.detach().double() for name, value in model.module.named_parameters()}
+    # a weight that serves twice counts twice: whoever unties it has the same names
+    named = model.module.named_parameters(remove_duplicate=False)
+    return {name: value.detach().double() for name, value in named}
 
 
 def _distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float | None:
@@ -73,6 +97,13 @@ def _distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float |
         return None
     squares = [torch.sum((one[name] - other[name]) ** 2) for name in one]
     return float(torch.stack(squares).sum().sqrt()) if squares else None
+
+
+def _moved(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
+    """Distance from the weights of ``base``, of those layers that it has."""
+    shared = [name for name in weights if name in base and base[name].shape == weights[name].shape]
+    squares = [torch.sum((weights[name] - base[name].double()) ** 2) for name in shared]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
 def _norm(weights: Mapping[str, Tensor]) -> float:

@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from unaudit.access import (
     access_level,
@@ -33,6 +32,7 @@ from unaudit.engine.threads import threads_for
 from unaudit.fidelity import fidelity
 from unaudit.forward import ForwardPass
 from unaudit.lineage import doubtful_references
+from unaudit.loading.libraries import libraries
 from unaudit.measuring import measure_all
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
@@ -91,7 +91,7 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
         seed=plan.run.seed,
         batch_size=plan.run.batch_size,
         device=forward.device.type,
-        torch=torch.__version__,
+        torch=libraries(getattr(case.subject.model, "arch", None)),
         layers=plan.model.layers,
         head=plan.model.head,
     )

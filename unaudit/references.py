@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from safetensors.torch import load
+
 from unaudit.case import Candidate, Case
 from unaudit.cost import Cost, Effort, Estimator, Lot, held_by, lot_of, unlearning
 from unaudit.engine.store import Store
@@ -86,7 +88,12 @@ def complete(case: Case, plan: AuditPlan, store: Store, progress: Progress = SIL
         calibrators = tuple(workshop.candidate("calibrator", x, w) for x, w in made.items())
     shadows = None if prepared is None else train_prepared(prepared, case, workshop, progress)
     return replace(
-        case, original=original, retrained=retrained, calibrators=calibrators, shadows=shadows
+        case,
+        original=original,
+        retrained=retrained,
+        calibrators=calibrators,
+        shadows=shadows,
+        base=None if workshop.base is None else load(workshop.base.weights),
     )
 
 

@@ -122,7 +122,9 @@ def weight_distances(subject: WhiteBox, original: WhiteBox) -> tuple[LayerDistan
 
 def _tensors(view: WhiteBox, *, buffers: bool = True) -> Tensors:
     network = view.private_copy()
-    named = network.state_dict() if buffers else dict(network.named_parameters())
+    named = (
+        network.state_dict() if buffers else dict(network.named_parameters(remove_duplicate=False))
+    )
     return {name: tensor.detach().cpu().float().numpy() for name, tensor in named.items()}
 
 

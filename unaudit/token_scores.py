@@ -28,6 +28,12 @@ LOGITS_AT_ONCE: Mapping[str, int] = {"cpu": 1 << 21, "cuda": 1 << 23}
 """Logits that exist at a time, by kind of device: 8 MiB, which caches and the allocator like better
 than more, and 32 MiB where every slice costs the start of its kernels."""
 
+SCORED_BY = (
+    "unaudit.asking", "unaudit.loading", "unaudit.token_scores", "unaudit.tokens",
+    "unaudit.training.likelihood", "unaudit.white_box",
+)  # fmt: skip
+"""Code that decides the scores of tokens and what is heard beside them."""
+
 FORMS: Mapping[str, Form] = {
     "log_p": ((), np.float32),
     "mean_log_p": ((), np.float32),

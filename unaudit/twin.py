@@ -23,6 +23,7 @@ from unaudit.engine.store import Store, content_key
 from unaudit.engine.threads import threads_for
 from unaudit.errors import UnauditError
 from unaudit.loading import LoadedModel
+from unaudit.loading.libraries import libraries
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
 from unaudit.text import plain
@@ -150,10 +151,12 @@ def _estimate(
         data=case.data_digest,
         scenario=case.scenario,
         recipe=None if plan.recipe is None else plan.recipe.model_dump(exclude={"base"}),
+        # decides the defaults of the recipe, and nothing else here
+        pretrained=plan.recipe is not None and plan.recipe.base is not None,
         head=plan.model.head,
         seed=plan.run.seed,
         device=choose_device(plan.run.device).type,
-        torch=torch.__version__,
+        torch=libraries(model.arch),
         code=code_digest(*DECIDED_BY),
     )
     stored = json.loads(store.blob(key, compute))

@@ -31,6 +31,7 @@ from unaudit.fidelity import MADE
 from unaudit.loading import LoadedModel, Provenance, Trust
 from unaudit.loading.architectures import build_architecture, parse_architecture
 from unaudit.loading.fit import digest_of
+from unaudit.loading.libraries import libraries
 from unaudit.plan import AuditPlan, RecipeSection
 from unaudit.progress import SILENT, Progress
 from unaudit.text import plain
@@ -147,7 +148,7 @@ class Workshop:
             parameters={},
             **self.world(),
             seed=self.seed_of(label),
-            torch=torch.__version__,
+            torch=libraries(self.arch),
             data=self.case.splits["forget"].digest,
             validation=self._validation_digest(method),
             original=None if original is None else original.digest,

@@ -41,6 +41,7 @@ class ZlibRatio(TextAttack):
             "Blind when the original did not overfit; far weaker than attacks with shadow models.",
             "Of short texts the size after zlib is mostly their length: it then adds nothing, and "
             "texts of unlike length are not quite on one scale.",
+            "Texts that preprocess.max_length cut look like members: their bytes count whole.",
         ),
         needs=frozenset({"unseen"}),
         tasks=LANGUAGE_MODELING,

@@ -37,6 +37,12 @@ def test_a_word_is_found_whole_and_in_any_case(texts: Dataset) -> None:
     assert selected_rows("keyword: COMEDY OF ", texts).tolist() == [0]
 
 
+def test_words_apart_by_any_blank_and_in_any_form() -> None:
+    assert has_word("New York")("to new\n york, again")
+    assert has_word("caf\u00e9")("a cafe\u0301.")
+    assert not has_word("New York")("NewYork")
+
+
 @given(st.text("ab é-", min_size=1, max_size=3).filter(str.strip), st.text("ab é-.", max_size=12))
 def test_words_against_a_plain_search(word: str, text: str) -> None:
     word, low = word.strip(), text.lower()

@@ -158,12 +158,14 @@ def _refuse_loose_gate(config: FoundConfig) -> None:
         "probes": bool(read_values(config.path).get("probes")),
         "run.store": stated.run.store is not None,
         "run.show_examples": stated.run.show_examples,
+        "recipe.base": stated.recipe is not None and stated.recipe.base is not None,
     }
     for key, found in loosened.items():
         if found:
             raise UsageError(
                 f"{config.path} sets {key}, but a file found {config.place} may not loosen the "
-                "gate, bring a cache or show texts; name it with --config if it is yours"
+                "gate, bring a cache or weights, or show texts; name it with --config if it is "
+                "yours"
             )
 
 

@@ -7,6 +7,7 @@ keyword:comedy          all training texts in which a word occurs (RFA-LoRA §V-
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def selects(spec: str) -> bool:
     """Whether ``spec`` names a selection, and not a file of ids."""
     kind, separator, _ = spec.partition(":")
     return bool(separator) and kind in _KINDS and not Path(spec).exists()
+
+
+def by_content(spec: str | None) -> bool:
+    """Whether examples are selected by what they say, so that others are not of their kind."""
+    return spec is not None and selects(spec) and spec.startswith("keyword:")
 
 
 def selected_rows(spec: str, train: Dataset) -> IntArray:
@@ -47,9 +53,11 @@ def selected_rows(spec: str, train: Dataset) -> IntArray:
 
 
 def has_word(word: str) -> Callable[[str], bool]:
-    """Whether a text holds ``word`` as a whole word or words, whatever the case."""
-    found = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
-    return lambda text: found.search(text) is not None
+    """Whether a text holds ``word`` as a whole word or words, whatever the case, the blanks between
+    words and the Unicode form."""
+    parts = (re.escape(part) for part in unicodedata.normalize("NFC", word).split())
+    found = re.compile(r"(?<!\w)" + r"\s+".join(parts) + r"(?!\w)", re.IGNORECASE)
+    return lambda text: found.search(unicodedata.normalize("NFC", text)) is not None
 
 
 def _of_class(name: str, train: Dataset) -> IntArray:

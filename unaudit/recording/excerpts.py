@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from unaudit.config import hide_folders
 from unaudit.data.text_dataset import TextDataset
 from unaudit.errors import UnauditError
 from unaudit.report.record import Worst
@@ -46,7 +47,7 @@ def with_texts(
     try:
         texts = dataset.texts(forget.rows[np.array(places, dtype=np.int64)])
     except UnauditError as stop:
-        return tuple(lists), f"{_IGNORED}: {plain(stop, 200)}"
+        return tuple(lists), f"{_IGNORED}: {hide_folders(plain(stop, 200))}"
     begins = {names[at]: beginning(text) for at, text in zip(places, texts, strict=True)}
     return tuple(_told(found, begins) for found in lists), CONTAINS
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from unaudit.engine.answers import code_digest
 from unaudit.engine.jobs import Executor, Job, results_of
 from unaudit.engine.store import Store, content_key
 from unaudit.errors import UsageError
 from unaudit.evidence import IntArray, Scenario, SplitName
+from unaudit.loading.libraries import libraries
 from unaudit.progress import SILENT, Progress
 from unaudit.shadows.design import Design
 from unaudit.shadows.examples import lay_out
@@ -101,7 +101,7 @@ def shadow_jobs(
         "parameters": dict(parameters or {}),
         "data": data,
         "base": base,
-        "torch": torch.__version__,
+        "torch": libraries(arch),
         "code": code_digest(*CODE, *foreign),
     }
     return [

@@ -63,8 +63,13 @@ def load_base(
 
 
 def _is_held(found: Partial, module: nn.Module) -> bool:
+    """Whether these are the weights of ``module``, or these in half precision."""
     state = module.state_dict()
-    return all(
-        name in state and torch.equal(state[name].cpu(), value)
-        for name, value in found.tensors.items()
+    precisions = (torch.float32, torch.bfloat16, torch.float16)
+    return all(name in state for name in found.tensors) and any(
+        all(
+            torch.equal(state[name].cpu().to(precision), value.to(precision))
+            for name, value in found.tensors.items()
+        )
+        for precision in precisions
     )

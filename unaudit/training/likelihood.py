@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 ELEMENTS = 1 << 22
-"""Logits at a time: 32 MiB in float64. A batch of texts has one for every token and every word of
+"""Logits at a time: 16 MiB. A batch of texts has one for every token and every word of
 the vocabulary."""
 TOKENS = 1 << 14
 """Tokens that are read at a time."""
@@ -34,9 +34,11 @@ def log_p(network: nn.Module, ids: Tensor) -> Tensor:
         vocabulary = reads.logits_of(hidden[:1]).shape[1]
         step = max(1, ELEMENTS // vocabulary)
         for rows, tokens in zip(hidden.split(step), targets.split(step), strict=True):
-            logits = reads.logits_of(rows).double()
-            own = logits.gather(1, tokens[:, None]).squeeze(1)
-            found.append((own - logits.logsumexp(dim=1)).cpu())
+            logits = reads.logits_of(rows).float()
+            # relative to the largest, so that float32 has digits enough; not every device has more
+            below = logits - logits.amax(dim=1, keepdim=True)
+            own = below.gather(1, tokens[:, None]).squeeze(1)
+            found.append((own - below.exp().sum(dim=1).log()).cpu().double())
     return torch.cat(found)
 
 
