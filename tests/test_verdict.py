@@ -284,3 +284,12 @@ def test_a_distance_between_insides_can_block_a_pass_and_never_fail() -> None:
     verdict = verdict_on([*honest, unsigned], **settings)  # type: ignore[arg-type]
     assert verdict.outcome == "inconclusive"
     assert not any(judged.fails for judged in verdict.probes)
+
+
+def test_a_doubt_is_what_the_headline_names() -> None:
+    """And not a policy that already accepts what it has."""
+    verdict = verdict_on(audited(0.0), suspicions=("the recipe is another one",))
+    assert verdict.outcome == "inconclusive"
+    assert verdict.headline.endswith("but the recipe is another one")
+    assert verdict.next_step is not None
+    assert "nothing speaks against" in verdict.next_step

@@ -39,6 +39,7 @@ def case_of(
             mix_differs=False,
             original=object() if original else None,
             retrained=(object(),) * retrained,
+            shadows=None,
         ),
     )
 

@@ -26,6 +26,7 @@ from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
 from unaudit.shadows import Shadows
 from unaudit.splits import Copies, Split, cut, detect_scenario, mark, mix_differs, swapped_classes
+from unaudit.text import plain
 from unaudit.views import Marks
 
 if TYPE_CHECKING:
@@ -138,6 +139,11 @@ def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Ca
             swapped = swapped_classes(splits["forget"], plan.request.swapped)
     detected = detect_scenario(splits["forget"].labels, splits["retain"].labels)
     stated = plan.request.scenario
+    if stated not in (None, "sample") and len({*train.labels.tolist()}) == 1:
+        raise UsageError(
+            f"the scenario was stated as '{stated}', but all examples of {plain(train.name)} are "
+            "of one class or have no labels; take --scenario out"
+        )
     warnings = [note for dataset in (train, *extra.values()) for note in dataset.notes]
     if stated is not None and stated != detected:
         warnings.append(f"the scenario was stated as '{stated}', the labels look like '{detected}'")

@@ -10,6 +10,7 @@ from unaudit.stats import ResidualIndex
 
 if TYPE_CHECKING:
     from unaudit.case import Case
+    from unaudit.evidence import Access
     from unaudit.judging import Judged, JudgedFamily
     from unaudit.verdict import Outcome
 
@@ -30,8 +31,9 @@ def headline(
     upper: float | None,
     alpha: float,
     tau: float,
+    doubts: Sequence[str] = (),
 ) -> str:
-    """One sentence with the figure that decided."""
+    """One sentence with the figure that decided, or the first doubt where one did."""
     if outcome == "fail":
         return _failure(failing, failing_families, tau)
     bound = (
@@ -42,6 +44,8 @@ def headline(
     )
     if outcome == "pass":
         return f"these tests, at these settings, found {bound}"
+    if not holding and doubts:
+        return f"{bound}, but {doubts[0]}"
     if not holding:
         return f"{bound}, but black-box evidence alone is not accepted by the policy"
     return f"{bound}; undecided: {', '.join(FAMILY_WORDS[family.family] for family in holding)}"
@@ -70,7 +74,9 @@ def missing_inputs(case: Case) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def next_step(holding: Sequence[JudgedFamily], case: Case, capped: bool) -> str:
+def next_step(
+    holding: Sequence[JudgedFamily], case: Case, access: Access, doubts: Sequence[str]
+) -> str:
     """The cheapest step that could turn an inconclusive audit into a decision."""
     if case.original is None:
         return "hand in the original model with --original"
@@ -78,18 +84,27 @@ def next_step(holding: Sequence[JudgedFamily], case: Case, capped: bool) -> str:
         return "hand in at least two retrained models with --retrained; five or more narrow it"
     if "unseen" not in case.splits:
         return "hand in examples that no model was trained on with --unseen"
-    blind = [FAMILY_WORDS[family.family] for family in holding if not family.informative]
+    blind = [family.family for family in holding if not family.informative]
     if blind:
+        ways = ["white-box access"] if access == "black-box" else []
+        if case.shadows is None and blind[0] in ("membership", "output-distance"):
+            ways.append("shadow models")
+        others = f", or probes that can ({', '.join(ways)})" if ways else ""
         return (
-            f"no probe of the {blind[0]} family can tell the original from the retrained models "
-            "here; add retrained models, or probes that can (white-box access, shadow models)"
+            f"no probe of the {FAMILY_WORDS[blind[0]]} family can tell the original from the "
+            f"retrained models here; add retrained models{others}"
         )
     if holding:
         return (
             f"add retrained models: with {len(case.retrained)} of them the interval is wider than "
             "the margin"
         )
-    if capped:
+    if doubts:
+        return (
+            "hand in retrained models that nothing speaks against: trained apart, as the original "
+            "was, without the forget set"
+        )
+    if access == "black-box":
         return (
             "grant white-box access, or accept black-box evidence explicitly "
             "with policy.accept_black_box = true"

@@ -105,7 +105,7 @@ def _obstacles(case: Case, plan: AuditPlan) -> Iterator[str]:
             "the original or the data are known by recorded outputs only; hand in weights and data"
         )
     if forget.dataset.input_dtype.kind != "f":
-        yield "texts cannot be moved by small amounts, which tells hard examples from easy ones"
+        yield "the method shifts inputs slightly, which texts do not allow"
     if "validation" not in case.splits:
         yield (
             "there are no validation examples; add some that no model was trained on with "

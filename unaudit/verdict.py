@@ -127,12 +127,16 @@ def decide(
         assurance_level=assurance_level(access, with_references and faithful, shadows),
         probes=probes,
         families=families,
-        headline=headline(outcome, failing, failing_families, holding, upper, alpha, tau),
+        headline=headline(
+            outcome, failing, failing_families, holding, upper, alpha, tau, suspicions
+        ),
         upper_bound=upper,
         reasons=reasons(failing, families, tau),
         caps=tuple(caps),
         missing=missing_inputs(case),
-        next_step=next_step(holding, case, bool(caps)) if outcome == "inconclusive" else None,
+        next_step=next_step(holding, case, access, suspicions)
+        if outcome == "inconclusive"
+        else None,
     )
 
 

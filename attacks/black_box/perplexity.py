@@ -51,7 +51,7 @@ class Perplexity:
 
     card: ClassVar[ProbeCard] = ProbeCard(
         name="perplexity",
-        title="Perplexity of forget",
+        title="−Log-perplexity of forget",
         family="membership",
         measures=(
             "Mean over forget texts of minus the log-perplexity, the log-probability per token in "

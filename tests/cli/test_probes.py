@@ -58,7 +58,7 @@ def test_all_are_listed(run: Run) -> None:
     ("name", "mark", "models"),
     [
         ("entropy", "black-box", "classifiers"),
-        ("min-k-plus-plus", "black-box  text", "language models"),
+        ("min-k-plus-plus", "black-box  lm", "language models"),
         ("activation-distance-l2", "black-box", "classifiers"),
         ("loss", "black-box  any", "classifiers and language models"),
     ],

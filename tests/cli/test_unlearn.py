@@ -138,3 +138,12 @@ def test_the_original_may_stand_in_another_file_than_the_config_says(
     save_file(load_file("original.safetensors"), tmp_path / "copy.safetensors")
     flags = ("--config", "unaudit.toml", "-o", tmp_path / "out.safetensors")
     assert run("unlearn", "finetune-head", tmp_path / "copy.safetensors", *flags).code == 0
+
+
+def test_nothing_that_was_handed_in_is_written_over(run: Run, world: Path) -> None:
+    before = (world / "original.safetensors").read_bytes()
+    for target in ("original.safetensors", "forget.txt"):
+        result = run("unlearn", "finetune", "original.safetensors", "-o", target)
+        assert result.code == 2
+        assert f"-o {target}: belongs to what was handed in" in result.complaint()
+    assert (world / "original.safetensors").read_bytes() == before

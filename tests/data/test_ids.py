@@ -232,7 +232,8 @@ def test_unknown_keys_are_counted_and_the_first_is_named() -> None:
     with pytest.raises(InputError) as error:
         locate(["a", *(f"z{i}" for i in range(37))], Named(("a", "b")))
     assert str(error.value) == (
-        "37 forget ids are not in the training data (first: 'z0'); check --id-type"
+        "37 forget ids are not in the training data (first: 'z0'); check --id-type, and "
+        "that these are the data"
     )
 
 

@@ -96,3 +96,11 @@ def test_a_file_of_that_name_is_a_list(tmp_path: Path, monkeypatch: pytest.Monke
     assert not selects("classes:4")
     (tmp_path / "class:4").write_text("1\n")
     assert not selects("class:4")
+
+
+def test_texts_without_labels_have_no_classes(tmp_path: Path, opened: Opener) -> None:
+    rows = "".join(f'{{"text": "{text}"}}\n' for text in TEXTS)
+    (tmp_path / "bare.jsonl").write_text(rows, encoding="utf-8")
+    bare = opened(tmp_path / "bare.jsonl", text=text_input(causal=True))
+    with pytest.raises(UsageError, match="have no labels; use keyword:WORD"):
+        selected_rows("class:0", bare)

@@ -246,8 +246,8 @@ def plan_options() -> list[PlanOption]:
             key="run.show_examples",
             heading=RUN,
             is_flag=True,
-            help="Write how the texts begin that stand out most into record.json and the reports. "
-            "Without it no text is shown.",
+            help="With --shadows: write how the texts begin that stand out most into record.json "
+            "and the reports. Without it no text is shown.",
         ),
     ]
 

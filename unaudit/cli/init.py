@@ -89,14 +89,16 @@ schema_version = 1
 # mean = [0.485, 0.456, 0.406]  # per channel, after scaling; together with std
 # std = [0.229, 0.224, 0.225]
 # For texts: a folder with tokenizer.json (default: the model's), tokens at most
-# (default: what the model takes, at most 512), and whether longer texts lose
-# their "end" or "start", or are an error ("refuse").
+# (default: what the model takes, at most 512; language models read whole
+# texts), and whether longer ones lose their "end" or "start", or are an error
+# ("refuse").
 # tokenizer = "model"
 # max_length = 512
 # truncation = "end"
 
 [request]
-# What was asked to be removed: file of ids, one per line, # comments.
+# What was asked to be removed: file of ids, one per line, # comments; or
+# "class:NAME", or "keyword:WORD" for all texts with that word.
 {request.forget}
 # "class" (all of a class), "partial-class" or "sample". Default: detected.
 # scenario = "sample"

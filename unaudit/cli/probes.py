@@ -22,7 +22,7 @@ SHADOWS = {
 
 MODELS = {
     "": "classifiers",
-    "text": "language models",
+    "lm": "language models",
     "any": "classifiers and language models",
 }
 """What a probe reads, by its mark in the list."""
@@ -98,7 +98,7 @@ def task_of(card: ProbeCard) -> str:
     """``text`` of a probe for language models alone, ``any`` of one for classifiers as well."""
     if "language-modeling" not in card.tasks:
         return ""
-    return "any" if "classification" in card.tasks else "text"
+    return "any" if "classification" in card.tasks else "lm"
 
 
 def _section(name: str) -> str:

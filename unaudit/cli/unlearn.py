@@ -60,11 +60,27 @@ def unlearn(
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{output}: not a file in an existing folder; choose another -o")
     plan = plan_from_line(ctx, references=False).plan
+    _refuse_input(target, plan)
     with progress_on_stderr(quiet) as progress:
         weights = make(method, plan, settings, progress)
     _write(target, weights)
     if not quiet:
         note(f"wrote {output}")
+
+
+def _refuse_input(target: Path, plan: AuditPlan) -> None:
+    """Nothing that was handed in is written over.
+
+    Raises:
+        UsageError: the target is one of these files, or stands in the folder of the model.
+    """
+    arch = (plan.model.arch or "").removeprefix("hf:")
+    given = (plan.model.path, arch, plan.request.forget, plan.data.train, plan.data.validation)
+    place = target.resolve()
+    for spec in given:
+        own = None if not spec else Path(spec).resolve()
+        if own is not None and (own == place or (own.is_dir() and own == place.parent)):
+            raise UsageError(f"-o {target}: belongs to what was handed in; choose another -o")
 
 
 def make(method: str, plan: AuditPlan, settings: Sequence[str], progress: Progress) -> bytes:

@@ -125,7 +125,9 @@ def _lines(path: str | Path, shown: str) -> list[str]:
             f"{shown}: line {len(lines) + 1} is not UTF-8; save the file as UTF-8 text"
         ) from None
     except FileNotFoundError:
-        raise InputError(f"{shown}: no such file; check --forget") from None
+        raise InputError(
+            f"{shown}: no such file; check --forget (a file of ids, class:NAME or keyword:WORD)"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{shown}: cannot be read ({reason}); check --forget") from None
@@ -166,7 +168,7 @@ def _by_index(ids: Sequence[str], count: int, what: str, where: str) -> IntArray
         if not _INDEX.fullmatch(entry):
             raise InputError(
                 f"{what} id {quote(entry)} is not an index (digits only, no leading zero, counted "
-                "from 0); check --id-type"
+                "from 0); check --id-type, or name the column of ids with data.id_column"
             )
     # longer than any row number can be: int() is never asked to parse an endless line
     numbers = [int(entry) if len(entry) < 19 else count for entry in ids]
@@ -198,7 +200,7 @@ def _by_key(ids: Sequence[str], dataset: Dataset, what: str, where: str) -> IntA
     if unknown:
         raise InputError(
             f"{_count(len(unknown), f'{what} id is', f'{what} ids are')} not in the {where} data "
-            f"(first: {quote(unknown[0])}); check --id-type"
+            f"(first: {quote(unknown[0])}); check --id-type, and that these are the data"
         )
     return np.array([row_of[entry] for entry in ids], dtype=np.int64)
 

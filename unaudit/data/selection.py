@@ -61,6 +61,11 @@ def has_word(word: str) -> Callable[[str], bool]:
 
 
 def _of_class(name: str, train: Dataset) -> IntArray:
+    if isinstance(train, TextDataset) and not train.labeled:
+        raise UsageError(
+            f"--forget class: is for labeled data, and the texts of {train.name} have no labels; "
+            "use keyword:WORD or a list of ids"
+        )
     return np.flatnonzero(train.labels == class_number(train, name, "--forget"))
 
 

@@ -179,8 +179,7 @@ def _class_of(family: str) -> str:
     stem = _ENCODERS.get(family) or _DECODERS.get(family)
     if stem is None:
         raise UsageError(
-            f"is a {plain(family, 60)} model, which is not read yet"
-            f"{did_you_mean(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
+            f"is a {plain(family, 60)} model, which is not read yet{did_you_mean(family, FAMILIES)}"
         )
     return f"{stem}{_TASK}"
 

@@ -88,8 +88,8 @@ def _provenance(
 def _needs_architecture(file: TensorFile) -> UsageError:
     if file.claimed_class is None:
         return UsageError(
-            "holds weights but no network; add --arch, "
-            "for example torchvision:resnet18?num_classes=10"
+            "holds weights but no network; add --arch, for example "
+            "torchvision:resnet18?num_classes=10, or hf:FOLDER of a Hugging Face model"
         )
     known = file.claimed_class.startswith("torchvision.models.")
     example = "torchvision:… (the constructor's name)" if known else "py:package.module:factory"

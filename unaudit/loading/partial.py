@@ -83,6 +83,12 @@ def load_partly(
             }
             _check_finite(kept)
     _check_architecture(label, wanted, given, kept, fresh)
+    if isinstance(network, TokenNetwork):
+        words = next(n for n, each in network.named_modules() if each is network.token_embedding)
+        if words in fresh:
+            raise UsageError(
+                f"{label}: knows other tokens than the model; name weights of the same vocabulary"
+            )
     return Partial(kept, fresh, plain(path.name), sha256)
 
 
