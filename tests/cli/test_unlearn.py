@@ -145,5 +145,5 @@ def test_nothing_that_was_handed_in_is_written_over(run: Run, world: Path) -> No
     for target in ("original.safetensors", "forget.txt"):
         result = run("unlearn", "finetune", "original.safetensors", "-o", target)
         assert result.code == 2
-        assert f"-o {target}: belongs to what was handed in" in result.complaint()
+        assert f"-o {target}: belongs to what was handed in" in result.err
     assert (world / "original.safetensors").read_bytes() == before
