@@ -28,8 +28,8 @@ def table(audit: Callable[[str], Path], shadows: int) -> str:
         shadows: how many there are, for the heading.
     """
     lines = [
-        f"AUC of forget against unseen [95 %], {shadows} shadow models; "
-        "* = the attack tells the original from retrained models",
+        f"AUC of forget against unseen [90 %], {shadows} shadow models; in brackets alone and of "
+        "references: what the attack measures; * = it tells the original from retrained models",
         "| subject | verdict | " + " | ".join(ATTACKS) + " |",
         "|---|---|" + "---|" * len(ATTACKS),
     ]
@@ -69,11 +69,12 @@ def _cell(record: dict[str, Any], attack: str) -> str:
     if found is None:
         return "–"
     curve = {row["probe"]: row for row in record["calibration"]["rocs"]}.get(attack)
-    interval = ""
+    shown = f"({found['measure']:.3f})"
     if curve is not None:
-        interval = f" [{curve['auc']['low']:.3f}, {curve['auc']['high']:.3f}]"
+        area = curve["auc"]
+        shown = f"{area['estimate']:.3f} [{area['low']:.3f}, {area['high']:.3f}]"
     informative = {row["probe"]: row["informative"] for row in record["calibration"]["probes"]}
-    return f"{found['measure']:.3f}{interval}{'*' if informative.get(attack) else ''}"
+    return f"{shown}{'*' if informative.get(attack) else ''}"
 
 
 def _control(control: dict[str, Any] | None, role: str) -> str:
