@@ -30,6 +30,17 @@ Task: TypeAlias = Literal["classification", "language-modeling"]
 Family: TypeAlias = Literal[
     "membership", "output-distance", "representation", "recoverability", "utility"
 ]
+Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
+"""What an audit ends with."""
+ProbeOutcome: TypeAlias = Literal[
+    "like-retrained",
+    "not-residual",
+    "residual",
+    "over-unlearned",
+    "inconclusive",
+    "not-informative",
+]
+"""What one probe, or a family of them, amounts to."""
 Statistic: TypeAlias = Literal["mean", "auc", "mean-difference"]
 """How per-example scores become the measure m: mean over forget · AUC of forget against unseen ·
 mean over forget minus mean over unseen."""

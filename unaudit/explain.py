@@ -10,9 +10,8 @@ from unaudit.stats import ResidualIndex
 
 if TYPE_CHECKING:
     from unaudit.case import Case
-    from unaudit.evidence import Access
+    from unaudit.evidence import Access, Outcome
     from unaudit.judging import Judged, JudgedFamily
-    from unaudit.verdict import Outcome
 
 FAMILY_WORDS = {
     "membership": "membership",

@@ -5,26 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unaudit.calibration import Calibrated
-from unaudit.evidence import FAMILIES, Family
+from unaudit.evidence import FAMILIES, Family, ProbeOutcome
 from unaudit.pooling import pool
 from unaudit.stats import ResidualIndex, holm
 
 if TYPE_CHECKING:
     from unaudit.measuring import Missed
-
-ProbeOutcome = Literal[
-    "like-retrained",
-    "not-residual",
-    "residual",
-    "over-unlearned",
-    "inconclusive",
-    "not-informative",
-]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,8 @@ from unaudit.views import Predictions
 
 TOP = 10
 """Largest probabilities that are kept of every prediction (RFA-LoRA §V-C)."""
+MOST_LOSS = 690.0
+"""Nats per token; a perplexity of more is told as if it were that of so much, about 1e299."""
 SUREST = -1e-12
 """Log-confidence per token above which 1 − exp of it would be lost to rounding."""
 
@@ -63,10 +66,10 @@ class TokenOutputs(Predictions):
     def log_doubt(self) -> FloatArray:
         return log_doubt_of(self.log_confidence)
 
-    @cached_property
-    def perplexity(self) -> FloatArray:
-        """(n,) exp of the mean loss per token."""
-        return np.exp(-self.log_confidence)
+
+def perplexity_of(log_p: float) -> float:
+    """Perplexity from a mean log p per token in nats, at most exp(:data:`MOST_LOSS`)."""
+    return math.exp(min(max(-log_p, 0.0), MOST_LOSS))
 
 
 def log_doubt_of(log_p: FloatArray) -> FloatArray:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 from unaudit.calibration import Calibrated
 from unaudit.errors import ExitCode
-from unaudit.evidence import Access, Family
+from unaudit.evidence import Access, Family, Outcome
 from unaudit.explain import headline, missing_inputs, next_step, reasons
 from unaudit.judging import Judged, JudgedFamily, judge_families, judge_probes, only_differs
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from unaudit.case import Case
     from unaudit.measuring import Missed
 
-Outcome = Literal["pass", "fail", "inconclusive"]
 EXIT_CODES: dict[Outcome, ExitCode] = {
     "pass": ExitCode.PASS,
     "fail": ExitCode.FAIL,

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from attacks.black_box._parameters import require_percent
-from attacks.black_box._texts import TextAttack, fewest, lowest_means
+from attacks.black_box._texts import lowest_means
+from attacks.black_box.min_k import MinK
 from unaudit.evidence import LANGUAGE_MODELING, PROBES, FloatArray, ProbeCard
 from unaudit.token_outputs import TokenOutputs
 
@@ -19,7 +19,7 @@ and the quotient of two roundings would decide."""
 
 @PROBES.register("min-k-plus-plus")
 @dataclass(frozen=True)
-class MinKPlusPlus(TextAttack):
+class MinKPlusPlus(MinK):
     """Mean of the lowest k % of (log p − μ)/σ over a text's tokens.
 
     μ and σ are the mean and the standard deviation of log p(z) for z drawn from the model's own
@@ -46,16 +46,6 @@ class MinKPlusPlus(TextAttack):
         needs=frozenset({"unseen"}),
         tasks=LANGUAGE_MODELING,
     )
-
-    k: float = 20.0
-    """Percent of a text's predicted tokens, rounded down as by Min-K %."""
-
-    def __post_init__(self) -> None:
-        require_percent(self, "k")
-
-    @property
-    def least_tokens(self) -> int:
-        return fewest(self.k)
 
     def score(self, tokens: TokenOutputs) -> FloatArray:
         return lowest_means(standardized(tokens), tokens.counts, self.k)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
@@ -24,13 +23,10 @@ from unaudit.evidence import (
     ProbeCard,
     SplitName,
 )
-from unaudit.token_outputs import TokenOutputs
+from unaudit.token_outputs import TokenOutputs, perplexity_of
 from unaudit.views import BlackBox
 
 Choose: TypeAlias = Callable[[BlackBox, SplitName], IntArray]
-
-LARGEST_LOSS = 700.0
-"""Nats per token up to which the perplexity is a number; a greater loss counts as this."""
 
 
 @PROBES.register("perplexity")
@@ -82,7 +78,7 @@ class Perplexity:
                 part: perplexity_of_tokens(tokens, rows) for part, (tokens, rows) in by_part.items()
             },
             "median_perplexity": {
-                part: _perplexity(float(np.median(tokens.log_confidence[rows])))
+                part: perplexity_of(float(np.median(tokens.log_confidence[rows])))
                 for part, (tokens, rows) in by_part.items()
             },
         }
@@ -107,8 +103,4 @@ def _parts(view: BlackBox) -> list[tuple[str, SplitName, Choose]]:
 def perplexity_of_tokens(tokens: TokenOutputs, rows: IntArray) -> float:
     """exp of the mean loss over all tokens of some texts, each token counting alike."""
     counts = np.asarray(tokens.counts)[rows]
-    return _perplexity(float((tokens.log_confidence[rows] * counts).sum() / counts.sum()))
-
-
-def _perplexity(log_p: float) -> float:
-    return math.exp(min(-log_p, LARGEST_LOSS))
+    return perplexity_of(float((tokens.log_confidence[rows] * counts).sum() / counts.sum()))

@@ -14,6 +14,7 @@ from attacks.white_box._rows import some
 from attacks.white_box._scales import Scales, find_scales
 from unaudit.evidence import FloatArray, IntArray, SplitName
 from unaudit.tokens import predicts_tokens, truth
+from unaudit.training.likelihood import by_slices, per_text
 
 if TYPE_CHECKING:
     from unaudit.white_box import WhiteBox
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 SAMPLE = 64
 """Examples on which the scales of features are measured."""
-LOGITS_AT_ONCE = 1 << 22
-"""Logits of tokens held at a time: 32 MiB in double precision."""
 
 
 class RelearningDivergedError(Exception):
@@ -205,18 +204,9 @@ def _examine(network: nn.Module, view: WhiteBox, rows: IntArray) -> Tensor:
 
 def _examine_texts(network: nn.Module, ids: Tensor) -> Tensor:
     """(2, b), some rows of logits at a time."""
-    model: Any = network
-    hidden, tokens, counts = model.hidden(ids), model.targets(ids), model.counts(ids)
-    vocabulary = model.logits_of(hidden[:1]).shape[1]
-    step = max(1, LOGITS_AT_ONCE // vocabulary)
-    of_tokens = torch.cat(
-        [
-            _judged(model.logits_of(some), own)
-            for some, own in zip(hidden.split(step), tokens.split(step), strict=True)
-        ],
-        dim=1,
-    )
-    return torch.stack([own.mean(dim=1) for own in of_tokens.split(counts.tolist(), dim=1)], dim=1)
+    reads: Any = network
+    counts = reads.counts(ids)
+    return torch.stack([per_text(row, counts) for row in by_slices(network, ids, _judged)])
 
 
 def _judged(logits: Tensor, truths: Tensor) -> Tensor:

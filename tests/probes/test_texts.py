@@ -19,13 +19,13 @@ from attacks.black_box.extraction import Extraction
 from attacks.black_box.loss import LossAttack
 from attacks.black_box.min_k import MinK
 from attacks.black_box.min_k_plus_plus import MinKPlusPlus
-from attacks.black_box.perplexity import LARGEST_LOSS, Perplexity
+from attacks.black_box.perplexity import Perplexity
 from attacks.black_box.top_entropy import TopEntropyAttack
 from attacks.black_box.zlib_ratio import ZlibRatio
 from unaudit import views
 from unaudit.errors import UsageError
 from unaudit.evidence import BlackBoxProbe, FloatArray, IntArray, Scores, Skipped, SplitName
-from unaudit.token_outputs import TokenOutputs
+from unaudit.token_outputs import MOST_LOSS, TokenOutputs
 from unaudit.views import BlackBox
 
 from .language_worlds import VOCABULARY, Texts, make_language_world, make_view, token_outputs
@@ -160,8 +160,8 @@ def test_a_perplexity_beyond_all_numbers_is_one() -> None:
     texts = Texts(np.zeros(5, np.int64), np.random.default_rng(0))
     wrong = -1e4 * np.eye(VOCABULARY)[texts.targets]
     detail = run(Perplexity(), make_view({"forget": texts.outputs(wrong)})).detail
-    assert detail["perplexity"]["forget"] == math.exp(LARGEST_LOSS)
-    assert detail["median_perplexity"]["forget"] == math.exp(LARGEST_LOSS)
+    assert detail["perplexity"]["forget"] == math.exp(MOST_LOSS)
+    assert detail["median_perplexity"]["forget"] == math.exp(MOST_LOSS)
 
 
 def test_loss_and_accuracy_are_per_token() -> None:

@@ -224,10 +224,12 @@ def relearned(view: WhiteBox, fresh_head: bool) -> Any:
 def test_relearning_starts_where_the_model_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     view = known("sample", False).views["original"]
     tokens = view.tokens("forget")
-    monkeypatch.setattr("attacks.white_box._relearning.LOGITS_AT_ONCE", 100)
+    monkeypatch.setattr("unaudit.training.likelihood.ELEMENTS", 100)
     found = relearned(view, False)
     np.testing.assert_allclose(found.loss[0], -tokens.log_confidence, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(found.confidence[0], 1 / tokens.perplexity, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        found.confidence[0], np.exp(tokens.log_confidence), rtol=0, atol=1e-4
+    )
     np.testing.assert_allclose(found.correct[0], tokens.hit_rate)
     assert found.loss[1].mean() < found.loss[0].mean()
 

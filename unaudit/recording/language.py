@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -11,11 +10,8 @@ import numpy.typing as npt
 
 from unaudit.case import Candidate, Case
 from unaudit.report import record as schema
-from unaudit.token_outputs import TokenOutputs
+from unaudit.token_outputs import TokenOutputs, perplexity_of
 from unaudit.views import BlackBox
-
-MOST_LOSS = 690.0
-"""Nats per token; a perplexity of more is written as if it were that of so much, about 1e299."""
 
 Shown = Literal["forget", "retain", "unseen"]
 SHOWN: tuple[Shown, ...] = ("forget", "retain", "unseen")
@@ -48,8 +44,7 @@ def perplexity(tokens: TokenOutputs) -> float | None:
     """exp of the mean loss over all tokens of all texts; None without texts."""
     if not len(tokens):
         return None
-    loss = -float(np.mean(tokens.log_p, dtype=np.float64))
-    return math.exp(min(max(loss, 0.0), MOST_LOSS))
+    return perplexity_of(float(np.mean(tokens.log_p, dtype=np.float64)))
 
 
 def reproduced(tokens: TokenOutputs) -> npt.NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,19 +28,30 @@ def log_p(network: nn.Module, ids: Tensor) -> Tensor:
         network: one that predicts tokens, in the mode that it is in.
         ids: (b, t) token ids, padded, on its device.
     """
+
+    def judge(logits: Tensor, tokens: Tensor) -> Tensor:
+        # relative to the largest, so that float32 has digits enough; not every device has more
+        below = logits.float() - logits.float().amax(dim=1, keepdim=True)
+        own = below.gather(1, tokens[:, None]).squeeze(1)
+        return (own - below.exp().sum(dim=1).log()).cpu().double()
+
+    return by_slices(network, ids, judge)
+
+
+def by_slices(network: nn.Module, ids: Tensor, judge: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(…, N) what ``judge`` makes of each predicted token, without gradients.
+
+    Args:
+        network, ids: see :func:`log_p`.
+        judge: from some rows of logits (k, V) and the true tokens (k,) to (…, k).
+    """
     reads: Any = network
-    found = []
     with torch.no_grad():
         hidden, targets = reads.hidden(ids), reads.targets(ids)
         vocabulary = reads.logits_of(hidden[:1]).shape[1]
         step = max(1, ELEMENTS // vocabulary)
-        for rows, tokens in zip(hidden.split(step), targets.split(step), strict=True):
-            logits = reads.logits_of(rows).float()
-            # relative to the largest, so that float32 has digits enough; not every device has more
-            below = logits - logits.amax(dim=1, keepdim=True)
-            own = below.gather(1, tokens[:, None]).squeeze(1)
-            found.append((own - below.exp().sum(dim=1).log()).cpu().double())
-    return torch.cat(found)
+        pairs = zip(hidden.split(step), targets.split(step), strict=True)
+        return torch.cat([judge(reads.logits_of(rows), own) for rows, own in pairs], dim=-1)
 
 
 def mean_log_p(network: nn.Module, ids: Tensor) -> Tensor:

@@ -6,15 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Outcome = Literal["pass", "fail", "inconclusive"]
-ProbeOutcome = Literal[
-    "like-retrained",
-    "not-residual",
-    "residual",
-    "over-unlearned",
-    "inconclusive",
-    "not-informative",
-]
+from unaudit.evidence import Outcome, ProbeOutcome
+
+__all__ = ["Interval", "Outcome", "Part", "ProbeOutcome", "Rate", "Role"]
+
 Role = Literal["subject", "original", "retrained", "calibrator"]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
