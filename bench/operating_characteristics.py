@@ -35,6 +35,7 @@ from torch import nn
 from unaudit.access import within_access
 from unaudit.calibration import calibrate
 from unaudit.case import Candidate, Case, build_case
+from unaudit.cost import Estimator
 from unaudit.demo import LAYOUTS, Digits, build_world, load_digits, make_subject, train_model
 from unaudit.engine.store import Store
 from unaudit.engine.threads import threads_for
@@ -44,7 +45,7 @@ from unaudit.judging import Judged, failing_side
 from unaudit.loading import LoadedModel, Provenance
 from unaudit.measuring import Answer, Measurement, Reading, probe_generator
 from unaudit.plugins import configured_probes
-from unaudit.shadows.make import make_shadows
+from unaudit.shadows.make import prepare, train_prepared
 from unaudit.stats import clopper_pearson
 from unaudit.verdict import Verdict, decide
 from unaudit.workshop import Workshop
@@ -248,8 +249,10 @@ def forward_pass(options: argparse.Namespace, digits: Digits, folder: Path) -> F
     case = build_case(plan, store)
     if options.shadows:
         section = plan.shadows.model_copy(update={"unlearner": options.unlearner})
-        shadows = make_shadows(case, section, Workshop(case, plan, store))
-        case = replace(case, shadows=shadows)
+        workshop = Workshop(case, plan, store)
+        estimator = Estimator(workshop)
+        prepared = prepare(case, section, workshop, estimator, plan.policy.alpha)
+        case = replace(case, shadows=train_prepared(prepared, case, workshop))
     return ForwardPass(case, store, batch_size=2048, device="cpu", record_features=True)
 
 

@@ -11,12 +11,12 @@ import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
+from unaudit import token_scores
 from unaudit.token_outputs import TOP
 from unaudit.token_scores import (
     LOGITS_AT_ONCE,
     TokenScores,
     rows_at_once,
-    score_tokens,
     vocabulary_of,
 )
 from unaudit.tokens import PADDING
@@ -61,6 +61,11 @@ def texts(vocabulary: int, lengths: Sequence[int]) -> Tensor:
     for row, length in enumerate(lengths):
         ids[row, length:] = PADDING
     return ids
+
+
+def score_tokens(network: Bigrams, ids: Tensor, chunk: int) -> TokenScores:
+    with torch.no_grad():
+        return token_scores.score_tokens(network, network.hidden(ids), ids, chunk)
 
 
 def naive(network: Bigrams, ids: Tensor) -> dict[str, np.ndarray]:

@@ -25,8 +25,9 @@ from unaudit.logits import LOGITS, AskLogits, recorded_logits
 from unaudit.progress import SILENT, Progress
 from unaudit.shadows.queries import PLAIN, check_queries
 from unaudit.splits import Split
+from unaudit.token_distances import Remembered
 from unaudit.token_outputs import TokenOutputs
-from unaudit.token_scores import FORMS, SCORED_BY, AskTokens, compressed_sizes, token_counts
+from unaudit.token_scores import FORMS, LAST_STATES, SCORED_BY, AskTokens, outputs_of, rows_at_once
 from unaudit.tokens import width_of
 from unaudit.views import BlackBox, Outputs, Predictions
 from unaudit.white_box import FEATURES, Anatomy, WhiteBox, examine
@@ -156,13 +157,15 @@ class ForwardPass:
         Raises:
             InputError: the model gives NaN or infinite logits; names the first text.
         """
-        found = self.record(candidate, split, (*FORMS, *self._beside))
-        return TokenOutputs(
-            labels=split.labels,
-            counts=token_counts(split),
-            compressed=compressed_sizes(split),
-            **{part: found[part] for part in FORMS},
-        )
+        # retrained models are compared with in whole predictions
+        kept = (LAST_STATES,) if split.name == "forget" and self.case.retrained else ()
+        found = self.record(candidate, split, (*FORMS, *kept, *self._beside))
+        if not kept:
+            return outputs_of(split, found)
+        assert isinstance(candidate.model, LoadedModel)
+        rows = rows_at_once(self._n_logits, self.device)
+        again = Remembered(candidate.model.module, found[LAST_STATES], rows, self.device)
+        return outputs_of(split, found, again)
 
     def record(
         self,
@@ -243,8 +246,9 @@ class ForwardPass:
         if not self._language:
             return AskLogits(candidate, split, self._n_logits)
         # outputs of layers have one row per token of the longest text of all
-        padded = not {*FORMS, FEATURES}.issuperset(parts)
-        return AskTokens(candidate, split, self._n_logits, padded=padded)
+        padded = not {*FORMS, LAST_STATES, FEATURES}.issuperset(parts)
+        kept = LAST_STATES in parts
+        return AskTokens(candidate, split, self._n_logits, padded=padded, keep_states=kept)
 
     def _decides(self, candidate: Candidate, split: Split) -> dict[str, Any]:
         """What every pass depends on."""

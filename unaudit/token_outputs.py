@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from unaudit.evidence import FloatArray, IntArray
+from unaudit.token_distances import Slices, TokenDistances, token_distances
 from unaudit.views import Predictions
 
 TOP = 10
@@ -42,6 +44,8 @@ class TokenOutputs(Predictions):
     """(tokens, TOP) largest probabilities, descending; zeros beyond the vocabulary."""
     compressed: IntArray
     """(n,) bytes of each text after zlib."""
+    logits: Slices | None = None
+    """Makes the logits of all tokens anew, a slice at a time; None where nothing asks for them."""
 
     @cached_property
     def starts(self) -> IntArray:
@@ -52,6 +56,26 @@ class TokenOutputs(Predictions):
         """(n,) mean of (tokens,) values over each text."""
         sums = np.add.reduceat(np.asarray(values, dtype=np.float64), self.starts)
         return np.asarray(sums / self.counts)
+
+    def apart(self, other: TokenOutputs) -> TokenDistances:
+        """How far these predictions are, token by token, from those of another model on the same
+        texts. Several probes ask: a pair is compared once.
+
+        Raises:
+            ValueError: the logits of one of the two cannot be had.
+        """
+        if other in self._compared:
+            return self._compared[other]
+        if self.logits is None or other.logits is None:
+            raise ValueError("the logits of tokens are not at hand")
+        found = token_distances(self.logits, other.logits)
+        # distances have no direction
+        self._compared[other] = other._compared[self] = found
+        return found
+
+    @cached_property
+    def _compared(self) -> WeakKeyDictionary[TokenOutputs, TokenDistances]:
+        return WeakKeyDictionary()
 
     @cached_property
     def hit_rate(self) -> FloatArray:

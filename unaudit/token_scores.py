@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +22,8 @@ from unaudit.data.text_dataset import TextDataset
 from unaudit.errors import InputError
 from unaudit.evidence import IntArray
 from unaudit.splits import Split
-from unaudit.token_outputs import TOP
+from unaudit.token_distances import Slices
+from unaudit.token_outputs import TOP, TokenOutputs
 from unaudit.training.likelihood import texts_at_once
 
 LOGITS_AT_ONCE: Mapping[str, int] = {"cpu": 1 << 21, "cuda": 1 << 23}
@@ -42,6 +44,8 @@ FORMS: Mapping[str, Form] = {
     "top": ((TOP,), np.float32),
 }
 """Shape and dtype of what is kept of one token."""
+LAST_STATES = "last states"
+"""What the head is given for one token; from it whole predictions can be made anew."""
 
 
 class TokenScores(NamedTuple):
@@ -64,34 +68,34 @@ def rows_at_once(vocabulary: int, device: torch.device) -> int:
     return max(1, LOGITS_AT_ONCE.get(device.type, LOGITS_AT_ONCE["cuda"]) // vocabulary)
 
 
-def score_tokens(network: nn.Module, ids: Tensor, chunk: int) -> TokenScores:
+def score_tokens(network: Any, states: Tensor, ids: Tensor, chunk: int) -> TokenScores:
     """What is kept of every predicted token of some texts, one text after the other.
 
     Args:
         network: one that predicts tokens, in eval mode.
+        states: (N, H) what it gives its head for them.
         ids: (b, t) token ids, padded, on its device.
         chunk: rows of logits that exist at a time.
     """
-    reads: Any = network
     with torch.no_grad():
-        hidden, targets = reads.hidden(ids), reads.targets(ids)
         parts = [
-            _scores(reads.logits_of(rows).float(), tokens)
-            for rows, tokens in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+            _scores(network.logits_of(rows).float(), tokens)
+            for rows, tokens in zip(
+                states.split(chunk), network.targets(ids).split(chunk), strict=True
+            )
         ]
     return TokenScores(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
 
 
-def vocabulary_of(network: nn.Module, ids: Tensor) -> int:
+def vocabulary_of(network: Any, ids: Tensor) -> int:
     """Logits per token.
 
     Args:
         network: one that predicts tokens.
         ids: (1, t) one text, of which the beginning is read.
     """
-    reads: Any = network
     with torch.no_grad():
-        return int(reads.logits_of(reads.hidden(ids[:, :2])).shape[1])
+        return int(network.logits_of(network.hidden(ids[:, :2])).shape[1])
 
 
 def token_counts(split: Split) -> IntArray:
@@ -100,31 +104,51 @@ def token_counts(split: Split) -> IntArray:
     return split.dataset.lengths[split.rows] - 1
 
 
-def compressed_sizes(split: Split) -> IntArray:
-    """(n,) bytes of each text after zlib."""
+def outputs_of(
+    split: Split, scores: Mapping[str, npt.NDArray[Any]], logits: Slices | None = None
+) -> TokenOutputs:
+    """What a language model says of a split, from the arrays of its :data:`FORMS`."""
     assert isinstance(split.dataset, TextDataset)
-    return split.dataset.compressed_sizes()[split.rows]
+    return TokenOutputs(
+        labels=split.labels,
+        counts=token_counts(split),
+        compressed=split.dataset.compressed_sizes()[split.rows],
+        logits=logits,
+        **{part: scores[part] for part in FORMS},
+    )
 
 
 class AskTokens(Question):
     """Scores of every token of every text; rows are tokens, in the order of the split."""
 
     def __init__(
-        self, candidate: Candidate, split: Split, vocabulary: int, *, padded: bool = False
+        self,
+        candidate: Candidate,
+        split: Split,
+        vocabulary: int,
+        *,
+        padded: bool = False,
+        keep_states: bool = False,
     ) -> None:
         """
         Args:
             candidate, split: see :class:`unaudit.asking.Question`.
             vocabulary: logits per token.
             padded: whether batches are as wide as the longest text of all.
+            keep_states: whether the :data:`LAST_STATES` are an answer as well.
         """
         super().__init__(candidate, split)
         self._vocabulary, self._padded = vocabulary, padded
+        self._keep_states = keep_states
 
     @property
     def forms(self) -> Mapping[str, Form]:
         total = int(self._counts.sum())
-        return {part: ((total, *shape), dtype) for part, (shape, dtype) in FORMS.items()}
+        each = dict(FORMS)
+        if self._keep_states:
+            network = cast(Any, self.candidate.model).module
+            each[LAST_STATES] = ((network.head.in_features,), np.float32)
+        return {part: ((total, *shape), dtype) for part, (shape, dtype) in each.items()}
 
     def batches(self, rows: IntArray, size: int) -> Iterator[Tensor]:
         """Fewer texts at a time than ``size`` where they are long, so that memory has a bound."""
@@ -142,7 +166,9 @@ class AskTokens(Question):
         counts, reads = self._counts[positions], cast(Any, module)
         with explained(self.candidate, inputs):
             predicted = reads.counts(inputs).cpu().numpy()
-            scores = score_tokens(module, inputs, rows_at_once(self._vocabulary, inputs.device))
+            states = reads.hidden(inputs)
+            chunk = rows_at_once(self._vocabulary, inputs.device)
+            scores = score_tokens(module, states, inputs, chunk)
         if not np.array_equal(predicted, counts) or len(scores.log_p) != counts.sum():
             raise InputError(
                 f"{self.candidate.model.provenance.name}: the model predicts other tokens than all "
@@ -152,6 +178,8 @@ class AskTokens(Question):
         known = [np.isfinite(parts[part]) for part in ("log_p", "mean_log_p", "std_log_p")]
         finite = np.logical_and.reduceat(np.logical_and.reduce(known), np.cumsum(counts) - counts)
         self.refuse(finite, positions)
+        if self._keep_states:
+            parts[LAST_STATES] = states.float().cpu().numpy()
         return parts
 
     def run(self, module: nn.Module, inputs: Tensor, positions: IntArray) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from attacks.black_box._selection import absent
-from attacks.black_box._texts import token_chunks
 from unaudit.evidence import Evidence, FloatArray, ProbeCard, Scores, Skipped
-from unaudit.token_outputs import TokenOutputs, log_doubt_of
+from unaudit.token_distances import TokenDistances
+from unaudit.token_outputs import TokenOutputs
 from unaudit.views import BlackBox
 
 
@@ -23,9 +23,7 @@ class OutputDistance(ABC):
     Two retrained models differ as well; how much they do is what the mean is held against. Other
     splits decide nothing here and are not scored: every pair of models would pay for them.
 
-    Of a language model no distribution over the vocabulary is kept. What two of them say of each
-    token of a text is compared as two outcomes, the token that follows or any other, and averaged
-    over the text.
+    Language models are compared in their whole predictions of each token, averaged over a text.
     """
 
     card: ClassVar[ProbeCard]
@@ -34,13 +32,9 @@ class OutputDistance(ABC):
     def distance(self, log_p: FloatArray, log_q: FloatArray) -> FloatArray:
         """(n,) distances from two (n, n_classes) arrays of log-probabilities."""
 
-    def token_distance(self, own: TokenOutputs, other: TokenOutputs) -> FloatArray:
-        """(tokens,) distances between what two language models say of each token."""
-        parts = [
-            self.distance(two_outcomes(own.log_p[part]), two_outcomes(other.log_p[part]))
-            for part in token_chunks(len(own.log_p), 2)
-        ]
-        return np.concatenate(parts)
+    @abstractmethod
+    def of_tokens(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
+        """(tokens,) the same between two language models."""
 
     def __call__(self, view: BlackBox, reference: BlackBox, rng: np.random.Generator) -> Evidence:
         if (skip := absent(self.card, view, reference)) is not None:
@@ -61,10 +55,4 @@ class OutputDistance(ABC):
     def _of_texts(self, own: TokenOutputs, other: TokenOutputs) -> Evidence:
         if not np.array_equal(own.counts, other.counts):
             return Skipped("the reference splits the texts into other tokens than the model does")
-        return Scores(own.per_text(self.token_distance(own, other)), statistic="mean")
-
-
-def two_outcomes(log_p: npt.NDArray[np.floating[Any]]) -> FloatArray:
-    """(tokens, 2) finite log-probabilities of a token and of all others together."""
-    own = np.asarray(log_p, np.float64)
-    return np.stack([own, log_doubt_of(own)], axis=1)
+        return Scores(own.per_text(self.of_tokens(own.apart(other))), statistic="mean")

@@ -6,21 +6,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from attacks.black_box._pairs import OutputDistance
 from unaudit.evidence import ANY_TASK, PROBES, FloatArray, ProbeCard
-from unaudit.token_outputs import TokenOutputs
+from unaudit.token_distances import TokenDistances
 
 
 @PROBES.register("disagreement")
 @dataclass(frozen=True)
 class Disagreement(OutputDistance):
-    """1 where the likeliest classes differ, else 0; a tie goes to the lower class number.
-
-    Of language models only whether the likeliest token is the true one is kept. The score of a text
-    is the share of its tokens that one model gets right and the other does not: there they surely
-    disagree, so it is at most the share of tokens on which they do.
-    """
+    """1 where the likeliest classes differ, else 0; a tie goes to the lower class number."""
 
     card: ClassVar[ProbeCard] = ProbeCard(
         name="disagreement",
@@ -28,7 +24,7 @@ class Disagreement(OutputDistance):
         family="output-distance",
         measures=(
             "Share of forget examples for which the model and a retrained one predict different "
-            "classes, or of their tokens that only one of the two gets right: 0 = always the same, "
+            "classes, or of their tokens where other ones are the likeliest: 0 = always the same, "
             "1 = never."
         ),
         source="zero-one form of the activation distance (Golatkar et al. 2021; Goel et al. 2022)",
@@ -36,8 +32,7 @@ class Disagreement(OutputDistance):
         blind_spots=(
             "Refitting or masking the last layer alone fools it (IDI §3.1).",
             "Unsigned: over-unlearning and a different training recipe raise it too.",
-            "Sees the winner only, not the confidence in it; of a language model only where one of "
-            "the two is right.",
+            "Sees the winner only, not the confidence in it.",
         ),
         tasks=ANY_TASK,
         comparative=True,
@@ -47,5 +42,5 @@ class Disagreement(OutputDistance):
     def distance(self, log_p: FloatArray, log_q: FloatArray) -> FloatArray:
         return np.asarray(log_p.argmax(axis=1) != log_q.argmax(axis=1), dtype=np.float64)
 
-    def token_distance(self, own: TokenOutputs, other: TokenOutputs) -> FloatArray:
-        return np.asarray(np.asarray(own.greedy) != np.asarray(other.greedy), dtype=np.float64)
+    def of_tokens(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
+        return apart.differ

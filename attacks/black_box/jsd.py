@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from attacks.black_box._pairs import OutputDistance
 from unaudit.evidence import ANY_TASK, PROBES, FloatArray, ProbeCard
+from unaudit.token_distances import TokenDistances
 
 
 @PROBES.register("jsd")
@@ -20,10 +22,6 @@ class JensenShannon(OutputDistance):
     Bad-T's released code computes the reverse, KL(m‖p), averages over classes as well, and is
     infinite where a probability underflows; IDI prints values above ln 2, the largest value that
     equation 6 can take. So published figures cannot be compared with this one.
-
-    Of language models it is the divergence between two outcomes, the token that follows or any
-    other, averaged over tokens: at most that between their whole predictions, since merging
-    outcomes can only bring distributions closer (data processing).
     """
 
     card: ClassVar[ProbeCard] = ProbeCard(
@@ -33,7 +31,7 @@ class JensenShannon(OutputDistance):
         measures=(
             "Mean Jensen–Shannon divergence between the predictions of the model and of a "
             "retrained one on the forget set, in nats: 0 = the same answers, at most ln 2 = 0.693. "
-            "Of texts, token by token: whether the true one follows."
+            "Of texts, the mean over their tokens."
         ),
         source="IDI (2024), appendix C.1, equation 6; Chundawat et al. 2023 (Bad-T)",
         cost="no forward pass beyond the shared ones; a few passes over the forget logits",
@@ -41,8 +39,6 @@ class JensenShannon(OutputDistance):
             "Refitting or masking the last layer alone fools it (IDI §3.1).",
             "Unsigned: over-unlearning and a different training recipe raise it too.",
             "Dominated by a few examples on which retrained models disagree anyway.",
-            "Of a language model it sees the probability of the true tokens, not what else the "
-            "model would write.",
         ),
         tasks=ANY_TASK,
         comparative=True,
@@ -51,6 +47,9 @@ class JensenShannon(OutputDistance):
 
     def distance(self, log_p: FloatArray, log_q: FloatArray) -> FloatArray:
         return jensen_shannon(log_p, log_q)
+
+    def of_tokens(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
+        return apart.jsd
 
 
 def jensen_shannon(log_p: FloatArray, log_q: FloatArray) -> FloatArray:

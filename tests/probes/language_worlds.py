@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.special import log_softmax
 
 from unaudit.evidence import FloatArray, IntArray, Scenario, SplitName
@@ -25,6 +26,8 @@ from .worlds import World, every_second, make_labels, make_shadows
 VOCABULARY = 12
 LONGEST = 20
 SIZES: Mapping[SplitName, int] = {"forget": 120, "retain": 300, "unseen": 400}
+SLICE = 97
+"""Tokens whose logits exist at a time."""
 LIFT = 1.5
 """Of the true tokens' logits, of a text that was trained on."""
 
@@ -102,9 +105,11 @@ def token_outputs(
         greedy=values.argmax(axis=1) == targets,
         top=top.astype(np.float32),
         compressed=2 * np.asarray(counts) + 9 if compressed is None else compressed,
+        logits=lambda: iter(torch.from_numpy(values).float().split(SLICE)),
     )
     for field in vars(made).values():
-        field.setflags(write=False)
+        if isinstance(field, np.ndarray):
+            field.setflags(write=False)
     return made
 
 

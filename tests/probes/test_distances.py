@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,44 +143,47 @@ def means(texts: Texts, of_tokens: FloatArray) -> list[float]:
     return [of_tokens[start:end].mean() for start, end in spans]
 
 
-def test_jsd_of_texts_is_that_of_two_outcomes_and_at_most_that_of_all() -> None:
+@pytest.mark.parametrize(
+    ("probe", "of_tokens"),
+    [
+        (JensenShannon(), lambda p, q: jensenshannon(p, q, axis=1) ** 2),
+        (ActivationDistanceL2(), lambda p, q: np.linalg.norm(p - q, axis=1)),
+        (ActivationDistanceL1(), lambda p, q: np.abs(p - q).sum(axis=1)),
+        (Disagreement(), lambda p, q: p.argmax(axis=1) != q.argmax(axis=1)),
+    ],
+    ids=["jsd", "l2", "l1", "disagreement"],
+)
+def test_texts_are_compared_token_by_token_in_whole_predictions(
+    probe: OutputDistance, of_tokens: Callable[[FloatArray, FloatArray], FloatArray]
+) -> None:
     texts, own, other = two_models()
-    p, q = softmax(own, axis=1), softmax(other, axis=1)
-    true = np.arange(texts.total), texts.targets
-    two = [np.stack([values[true], 1 - values[true]], axis=1) for values in (p, q)]
-    merged = jensenshannon(*two, axis=1) ** 2
-    found = text_scores(JensenShannon(), texts, own, other).forget
-    np.testing.assert_allclose(found, means(texts, merged), rtol=1e-5)
-    whole = means(texts, jensenshannon(p, q, axis=1) ** 2)
-    assert (found <= whole).all()
-    assert found.mean() > 0.2 * np.mean(whole)
-    assert text_scores(JensenShannon(), texts, own, own).forget.max() < 1e-15
+    expected = means(texts, of_tokens(softmax(own, axis=1), softmax(other, axis=1)).astype(float))
+    found = text_scores(probe, texts, own, other).forget
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found.mean() > 0.0
+    assert text_scores(probe, texts, own, own).forget.max() < 1e-7
 
 
-def test_jsd_of_texts_at_its_ends() -> None:
-    texts, own, _ = two_models()
-    sure = 1e4 * np.eye(own.shape[1])
-    right, wrong = sure[texts.targets], sure[(texts.targets + 1) % own.shape[1]]
-    found = text_scores(JensenShannon(), texts, right, wrong).forget
-    np.testing.assert_allclose(found, math.log(2), rtol=1e-9)
-
-
-def test_disagreement_on_texts_is_where_one_model_alone_is_right() -> None:
+def test_all_distances_of_a_pair_take_one_sweep() -> None:
     texts, own, other = two_models()
-    said, otherwise = own.argmax(axis=1), other.argmax(axis=1)
-    alone = (said == texts.targets) != (otherwise == texts.targets)
-    found = text_scores(Disagreement(), texts, own, other).forget
-    np.testing.assert_allclose(found, means(texts, alone.astype(float)))
-    assert (found <= means(texts, (said != otherwise).astype(float))).all()
-    assert 0.0 < found.mean() < 1.0
+    sweeps: list[str] = []
 
+    def view(name: str, logits: FloatArray) -> BlackBox:
+        outputs = texts.outputs(logits)
+        assert outputs.logits is not None
+        made = outputs.logits
 
-@pytest.mark.parametrize("probe", [JensenShannon(), Disagreement()], ids=repr)
-def test_texts_in_chunks(probe: OutputDistance, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts, own, other = two_models()
-    whole = text_scores(probe, texts, own, other).forget
-    monkeypatch.setattr(views, "CHUNK_ELEMENTS", 14)
-    np.testing.assert_array_equal(text_scores(probe, texts, own, other).forget, whole)
+        def counted() -> Iterator[torch.Tensor]:
+            sweeps.append(name)
+            return made()
+
+        return make_token_view({"forget": replace(outputs, logits=counted)})
+
+    one, two = view("one", own), view("two", other)
+    for probe in (JensenShannon(), ActivationDistanceL2(), ActivationDistanceL1(), Disagreement()):
+        probe(one, two, rng())
+        probe(two, one, rng())
+    assert sorted(sweeps) == ["one", "two"]
 
 
 def test_models_that_read_other_tokens_are_not_compared() -> None:

@@ -13,9 +13,10 @@ from unaudit import cost
 from unaudit.cost import Estimator
 from unaudit.errors import UsageError
 from unaudit.plan import AuditPlan
-from unaudit.shadows.make import Prepared, make_shadows, prepare
+from unaudit.shadows.make import Prepared, prepare, train_prepared
 from unaudit.shadows.power import power_of
 from unaudit.shadows.scores import Shadows
+from unaudit.workshop import Workshop
 
 EACH = TRAIN * 2
 """Examples that pass while one model of this plan is trained."""
@@ -37,14 +38,14 @@ def paces(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def prepared(plan: AuditPlan) -> Prepared:
-    workshop = workshop_of(plan)
-    return prepare(workshop.case, plan.shadows, workshop, Estimator(workshop), 0.05)
+def prepared(plan: AuditPlan, workshop: Workshop | None = None) -> Prepared:
+    own = workshop or workshop_of(plan)
+    return prepare(own.case, plan.shadows, own, Estimator(own), 0.05)
 
 
 def made(plan: AuditPlan) -> Shadows:
     workshop = workshop_of(plan)
-    return make_shadows(workshop.case, plan.shadows, workshop)
+    return train_prepared(prepared(plan, workshop), workshop.case, workshop)
 
 
 def limited(folder: Path, count: int, minutes: float | None, **section: Any) -> AuditPlan:

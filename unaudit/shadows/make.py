@@ -41,33 +41,6 @@ class Prepared:
     """What fewer models than were asked for mean, one sentence."""
 
 
-def make_shadows(
-    case: Case,
-    section: ShadowsSection,
-    workshop: Workshop,
-    progress: Progress = SILENT,
-    *,
-    alpha: float = 0.05,
-) -> Shadows:
-    """Train what the store does not hold.
-
-    Args:
-        case: whose examples are in question.
-        section: how many, by which method they unlearn, and how long it may take.
-        workshop: knows the recipe, lays out the data.
-        progress: told of every model.
-        alpha: of the policy; for the note that says what fewer models mean.
-
-    Raises:
-        UsageError: no such unlearner or query, an unlearner for other scenarios or models, or too
-            little time.
-        InputError: too few examples, or a query that these inputs cannot be put to.
-        DivergedError: training left the finite numbers.
-    """
-    prepared = prepare(case, section, workshop, Estimator(workshop), alpha, progress)
-    return train_prepared(prepared, case, workshop, progress)
-
-
 def train_prepared(
     prepared: Prepared, case: Case, workshop: Workshop, progress: Progress = SILENT
 ) -> Shadows:
@@ -75,7 +48,8 @@ def train_prepared(
 
     Args:
         prepared: what is to be trained, see :func:`prepare`.
-        case, workshop, progress: see :func:`make_shadows`.
+        case, workshop: that it was prepared for.
+        progress: told of every model.
 
     Raises:
         DivergedError: training left the finite numbers.
@@ -107,17 +81,23 @@ def prepare(
     alpha: float,
     progress: Progress = SILENT,
 ) -> Prepared:
-    """What :func:`make_shadows` will train: as many models as the section asks for, or as many of
-    the first of them as there is time for.
+    """What :func:`train_prepared` will train: as many models as the section asks for, or as many
+    of the first of them as there is time for.
 
     What the store holds takes no time, so that another run goes on where this one ends.
 
     Args:
-        case, section, workshop, progress, alpha: see there.
+        case: whose examples are in question.
+        section: how many, by which method they unlearn, and how long it may take.
+        workshop: knows the recipe, lays out the data.
         estimator: of the same workshop.
+        alpha: of the policy; for the note that says what fewer models mean.
+        progress: told that steps are timed.
 
     Raises:
-        UsageError, InputError: see there.
+        UsageError: no such unlearner or query, an unlearner for other scenarios or models, or too
+            little time.
+        InputError: too few examples, or a query that these inputs cannot be put to.
     """
     whole = _prepared(case, section, workshop, section.count, alpha)
     if section.max_minutes is None or not whole.lot.missing:
