@@ -14,7 +14,8 @@ from attacks.white_box._rows import some
 from attacks.white_box._scales import Scales, find_scales
 from unaudit.evidence import FloatArray, IntArray, SplitName
 from unaudit.tokens import predicts_tokens, truth
-from unaudit.training.likelihood import by_slices, per_text
+from unaudit.training.in_parts import batch_loss
+from unaudit.training.likelihood import by_slices, per_text, texts_at_once
 
 if TYPE_CHECKING:
     from unaudit.white_box import WhiteBox
@@ -127,7 +128,8 @@ def relearn(
     for step, (wanted, other) in enumerate(batches, start=1):
         inputs = torch.cat([wanted[0], other[0]])
         labels = torch.cat([wanted[1], other[1]])
-        loss = nn.functional.cross_entropy(network(inputs), truth(network, inputs, labels))
+        told = truth(network, inputs, labels)
+        loss = batch_loss(network, inputs, nn.functional.cross_entropy, told)
         if not torch.isfinite(loss):
             raise RelearningDivergedError
         optimizer.step(loss)
@@ -195,7 +197,11 @@ def _batches(
 def _examine(network: nn.Module, view: WhiteBox, rows: IntArray) -> Tensor:
     """(2, n): log p of the truth, and whether it is the prediction; of a text, per token."""
     if predicts_tokens(network):
-        parts = [_examine_texts(network, ids) for ids in view.inputs("forget", rows)]
+        parts = [
+            _examine_texts(network, ids)
+            for batch in view.inputs("forget", rows)
+            for ids in batch.split(texts_at_once(batch.shape[1]))
+        ]
         return torch.cat(parts, dim=1)
     labels = torch.from_numpy(view.labels("forget")[rows]).to(view.device)
     logits = torch.cat([network(inputs) for inputs in view.inputs("forget", rows)])

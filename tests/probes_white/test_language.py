@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attacks.white_box._chosen import has_weights
 from attacks.white_box._geometry import Geometry
@@ -27,6 +27,7 @@ from attacks.white_box.linear_probe import LinearProbe
 from attacks.white_box.miars import ForgetNeighborAttack, TrainNeighborAttack
 from attacks.white_box.relearn import Relearn, RelearnFreshHead
 from attacks.white_box.weight_distance import WeightDistance
+from tests.white_box.causal import WIDTH, Causal
 from unaudit.columns import measure_of
 from unaudit.evidence import ANY_TASK, PROBES, Evidence, Probe, Scalar, Scores, Skipped
 from unaudit.measuring import measure_all
@@ -232,6 +233,31 @@ def test_relearning_starts_where_the_model_stands(monkeypatch: pytest.MonkeyPatc
     )
     np.testing.assert_allclose(found.correct[0], tokens.hit_rate)
     assert found.loss[1].mean() < found.loss[0].mean()
+
+
+def test_relearning_goes_a_part_of_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = known("sample", False).views["original"]
+    whole = relearned(view, False)
+    for name, bound in {
+        "in_parts.LOGITS": {"cpu": 1, "cuda": 1},
+        "in_parts.KEPT": {"cpu": 1, "cuda": 1},
+        "in_parts.ROWS": 1,
+        "in_parts.TOKENS": 1,
+        "likelihood.ELEMENTS": 100,
+        "likelihood.TOKENS": 40,
+    }.items():
+        monkeypatch.setattr(f"unaudit.training.{name}", bound)
+    rows: list[int] = []
+    kept = Causal.logits_of
+
+    def noted(self: Causal, hidden: Tensor) -> Tensor:
+        rows.append(len(hidden))
+        return kept(self, hidden)
+
+    monkeypatch.setattr(Causal, "logits_of", noted)
+    parts = relearned(view, False)
+    assert max(rows) <= WIDTH  # as many as there are numbers in a hidden state
+    np.testing.assert_allclose(parts.loss, whole.loss, rtol=1e-4)
 
 
 def test_a_fresh_head_guesses_and_leaves_the_embedding_alone() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy.special import rel_entr, softmax
 
-from unaudit.unlearners._losses import distillation
+from unaudit.unlearners._losses import bounded, distillation
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -35,3 +37,15 @@ def test_gradients_reach_the_student_alone() -> None:
     expected = (torch.full((2, 3), 1 / 3) - teacher.detach().softmax(1)) / 2
     assert torch.allclose(student.grad, expected, atol=1e-6)
     assert teacher.grad is None
+
+
+def test_losses_end_at_the_ceiling() -> None:
+    logits = torch.randn(30, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.arange(30) % 5
+    each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    value = bounded(logits, targets, 1.5)
+    assert value.item() == pytest.approx(each.clamp(max=1.5).mean().item())
+    (slope,) = torch.autograd.grad(value, logits)
+    assert torch.equal(slope.abs().sum(dim=1) == 0, each > 1.5)
+    free = bounded(logits, targets, math.inf)
+    torch.testing.assert_close(free, torch.nn.functional.cross_entropy(logits, targets))

@@ -14,8 +14,8 @@ from unaudit.errors import InputError, UsageError
 from unaudit.loading.networks import resnet
 from unaudit.unlearners import Task
 from unaudit.unlearners._lora import LowRank
+from unaudit.unlearners._outputs import adaptable
 from unaudit.unlearners.contract import head_of
-from unaudit.unlearners.rfa_lora import adaptable
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -28,8 +28,9 @@ from unaudit.training import Recipe
 from unaudit.training.model_job import weights_of
 from unaudit.unlearners import Task
 from unaudit.unlearners._lora import LowRank
+from unaudit.unlearners._outputs import adaptable, outputs_of, presence, readable
 from unaudit.unlearners.contract import head_of
-from unaudit.unlearners.rfa_lora import RfaLora, adaptable, outputs_of, presence, readable
+from unaudit.unlearners.rfa_lora import RfaLora
 
 RECIPE = Recipe(kind="adamw", lr=1e-3, epochs=2, batch=8)
 

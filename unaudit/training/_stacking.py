@@ -16,6 +16,7 @@ from unaudit.training._dense import DenseStack, takes
 from unaudit.training._stack import Problem, Stack
 from unaudit.training._vmapped import VmappedStack
 from unaudit.training.draws import unnoticed
+from unaudit.training.in_parts import batch_loss
 from unaudit.training.initialize import initialize
 
 TOLERANCE = {"float32": 1e-3, "bf16": 5e-2}
@@ -66,11 +67,14 @@ def footprint(build: Callable[[], nn.Module], problem: Problem, rows: Tensor) ->
     """
     module = fresh(build, problem.inputs.device, torch.Generator().manual_seed(0)).train()
     own = {weight.data_ptr() for weight in module.parameters()}
-    kept: list[Tensor] = []
+    kept, largest = 0, 0
 
     def keep(tensor: Tensor) -> Tensor:
+        # not the tensors themselves: of long texts they are never there together
+        nonlocal kept, largest
         if tensor.data_ptr() not in own:
-            kept.append(tensor)
+            kept += _bytes([tensor])
+            largest = max(largest, tensor.numel())
         return tensor
 
     with (
@@ -80,8 +84,8 @@ def footprint(build: Callable[[], nn.Module], problem: Problem, rows: Tensor) ->
     ):
         _loss(module, problem.inputs[rows], problem.targets[rows], problem)
     # what the backward pass keeps and as much that it makes of it; weights, gradients, moments
-    total = 2 * _bytes(kept) + (2 + MOMENTS[problem.recipe.kind]) * _bytes(module.parameters())
-    return Footprint(total, max((tensor.numel() for tensor in kept), default=0))
+    total = 2 * kept + (2 + MOMENTS[problem.recipe.kind]) * _bytes(module.parameters())
+    return Footprint(total, largest)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -172,7 +176,8 @@ def _compare(pair: Sequence[nn.Module], problem: Problem, rows: Tensor) -> None:
 
 def _loss(module: nn.Module, inputs: Tensor, targets: Tensor, problem: Problem) -> Tensor:
     with problem.recipe.autocast(inputs.device):
-        return nn.functional.cross_entropy(module(inputs), truth(module, inputs, targets))
+        told = truth(module, inputs, targets)
+        return batch_loss(module, inputs, nn.functional.cross_entropy, told)
 
 
 def _stacked_step(

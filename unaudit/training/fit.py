@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from unaudit.errors import UnauditError
 from unaudit.tokens import truth
 from unaudit.training.draws import own_draws
+from unaudit.training.in_parts import Loss, batch_loss
 from unaudit.training.recipe import Recipe
 
 B = TypeVar("B")
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(logits (rows, C), targets (rows, …)) → scalar, averaged over the rows: the examples of a batch,
-or the predicted tokens of its texts."""
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """(inputs (b, …), generator) → inputs of the same shape."""
 
@@ -51,7 +49,8 @@ def fit(
             as in dropout; on the CPU.
         rows: (k,) int64, the examples to train on; default: all.
         parameters: what is trained; default: every parameter.
-        loss: default: cross-entropy.
+        loss: of logits (rows, C) and targets (rows, …), averaged over the rows: the examples of a
+            batch, or the predicted tokens of its texts; default: cross-entropy.
         augment: applied to each batch of inputs.
         on_epoch: told the number of each finished epoch.
 
@@ -66,7 +65,7 @@ def fit(
         if augment is not None:
             batch = augment(batch, generator)
         with recipe.autocast(inputs.device):
-            return loss(module(batch), truth(module, batch, targets[chosen]))
+            return batch_loss(module, batch, loss, truth(module, batch, targets[chosen]))
 
     module.train()
     with own_draws(generator, inputs.device):

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unaudit.tokens import predicts_tokens
+
 ELEMENTS = 1 << 22
 """Logits at a time: 16 MiB. A batch of texts has one for every token and every word of
 the vocabulary."""
@@ -48,10 +50,34 @@ def by_slices(network: nn.Module, ids: Tensor, judge: Callable[[Tensor, Tensor],
     reads: Any = network
     with torch.no_grad():
         hidden, targets = reads.hidden(ids), reads.targets(ids)
-        vocabulary = reads.logits_of(hidden[:1]).shape[1]
-        step = max(1, ELEMENTS // vocabulary)
-        pairs = zip(hidden.split(step), targets.split(step), strict=True)
-        return torch.cat([judge(reads.logits_of(rows), own) for rows, own in pairs], dim=-1)
+        first = reads.logits_of(hidden[:1])
+        step = max(1, ELEMENTS // first.shape[1])
+        # what is kept has its place first: small tensors between large ones would leave holes into
+        # which the next large ones do not fit, and memory would grow with the number of slices
+        judged = judge(first, targets[:1])
+        found = judged.new_empty((*judged.shape[:-1], len(hidden)))
+        for start in range(0, len(hidden), step):
+            part = slice(start, start + step)
+            found[..., part] = judge(reads.logits_of(hidden[part]), targets[part])
+        return found
+
+
+def by_rows(
+    network: nn.Module, inputs: Tensor, labels: Tensor, judge: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """(…, rows) what ``judge`` makes of each example, or of each predicted token of texts; without
+    gradients.
+
+    Args:
+        network: a classifier or a language model, in the mode that it is in.
+        inputs: (b, …).
+        labels: (b,) of a classifier's examples.
+        judge: see :func:`by_slices`.
+    """
+    if predicts_tokens(network):
+        return by_slices(network, inputs, judge)
+    with torch.no_grad():
+        return judge(network(inputs), labels)
 
 
 def mean_log_p(network: nn.Module, ids: Tensor) -> Tensor:

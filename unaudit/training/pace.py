@@ -26,6 +26,7 @@ from unaudit.training._stack import Problem
 from unaudit.training.draws import unnoticed
 from unaudit.training.ensemble import enroll, fit_stacked, groups, judge, team_of
 from unaudit.training.fit import Augment, descend, shuffled
+from unaudit.training.in_parts import batch_loss
 from unaudit.training.likelihood import log_p, texts_at_once
 from unaudit.training.recipe import Recipe
 
@@ -84,9 +85,9 @@ def forward_operations(specimen: Specimen) -> int | None:
     # examples, for batch normalization
     module, inputs = specimen.network(), specimen.examples(2)
     plain = sdpa_kernel(SDPBackend.MATH)
-    with _explained(specimen), unnoticed(specimen.device), torch.no_grad(), plain:
+    with _explained(specimen), unnoticed(specimen.device), plain:
         with FlopCounterMode(display=False) as counter:
-            module(inputs)
+            _ask(module, inputs)
         return int(counter.get_total_flops()) // len(inputs) or None
 
 
@@ -115,7 +116,7 @@ def trained_alone(specimen: Specimen, workers: int = 1, threads: int | None = No
                 batch = specimen.augment(batch, generator)
             with recipe.autocast(specimen.device):
                 told = truth(module, batch, labels[chosen])
-                return nn.functional.cross_entropy(module(batch), told)
+                return batch_loss(module, batch, nn.functional.cross_entropy, told)
 
         descend(
             objective,
@@ -138,20 +139,15 @@ def asked(specimen: Specimen, batch: int) -> float:
     Raises:
         InputError: the network cannot be run on the inputs.
     """
-    causal = predicts_tokens(specimen.network())
-    if causal:
+    if predicts_tokens(specimen.network()):
         batch = min(batch, texts_at_once(specimen.inputs.shape[1]))
     count = _affordable(specimen, batch)
     inputs = specimen.examples(count)
 
     def take(module: nn.Module, steps: int) -> None:
         module.eval()
-        with torch.no_grad():
-            for _ in range(steps):
-                if causal:
-                    log_p(module, inputs)
-                else:
-                    module(inputs).float().cpu()
+        for _ in range(steps):
+            _ask(module, inputs)
 
     return _crew(specimen, take, 1, None) / count
 
@@ -192,6 +188,15 @@ def trained_stacked(specimen: Specimen, members: int) -> float:
         return _per_step(take) / (members * batch)
 
 
+def _ask(module: nn.Module, inputs: Tensor) -> None:
+    """A forward pass, in which not all logits of texts are there together."""
+    with torch.no_grad():
+        if predicts_tokens(module):
+            log_p(module, inputs)
+        else:
+            module(inputs).float().cpu()
+
+
 def _labels(specimen: Specimen, count: int) -> Tensor:
     # a network has at least one output
     return torch.zeros(count, dtype=torch.int64, device=specimen.device)
@@ -201,10 +206,10 @@ def _affordable(specimen: Specimen, batch: int) -> int:
     """The batch, or as much of it as can be timed in a moment."""
     module, few = specimen.network(), min(batch, 2)
     inputs = specimen.examples(few)
-    with _explained(specimen), unnoticed(specimen.device), torch.no_grad():
-        module(inputs)  # the first pass sets up what the next ones use
+    with _explained(specimen), unnoticed(specimen.device):
+        _ask(module, inputs)  # the first pass sets up what the next ones use
         begin = time.perf_counter()
-        module(inputs)
+        _ask(module, inputs)
         _wait(specimen.device)
         each = (time.perf_counter() - begin) / few * (1 + BACKWARD)
     return max(few, min(batch, int(LONGEST / max(each, 1e-9))))

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from unaudit.tokens import predicts_tokens, truth
 from unaudit.training import DivergedError
+from unaudit.training.in_parts import batch_loss
 
 MEMORY = {"cpu": 2**25, "cuda": 2**31}
 """Bytes that the gradients at hand may take, by kind of device; other kinds are given the least.
@@ -34,7 +35,8 @@ def empirical_fisher(
     token in that place.
 
     Args:
-        module: in eval mode, so that no example depends on the others of its batch.
+        module: in eval mode, so that no example depends on the others of its batch; all of its
+            weights can be trained.
         inputs: (n, …) float32, or (n, t) token ids.
         labels: (n,) int64.
         rows: (k,) int64, the examples to look at; k ≥ 1.
@@ -117,12 +119,13 @@ class _Squares:
     def _loss(self, weights: Mapping[str, Tensor], x: Tensor, label: Tensor) -> Tensor:
         inputs = x.unsqueeze(0)
         logits = functional_call(self._module, {**weights, **self._buffers}, (inputs,))
-        told = truth(self._module, inputs, label.unsqueeze(0))
-        return nn.functional.cross_entropy(logits, told)
+        return nn.functional.cross_entropy(logits, label.unsqueeze(0))
 
     def _gradient(self, x: Tensor, label: Tensor) -> dict[str, Tensor]:
-        weights = {name: value.requires_grad_() for name, value in self._weights.items()}
-        loss = self._loss(weights, x, label)
+        weights = dict(self._module.named_parameters())
+        inputs = x.unsqueeze(0)
+        told = truth(self._module, inputs, label.unsqueeze(0))
+        loss = batch_loss(self._module, inputs, nn.functional.cross_entropy, told)
         values = torch.autograd.grad(
             loss, list(weights.values()), allow_unused=True, materialize_grads=True
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,13 @@ class Partly(nn.Module):
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(True)
         self.train(module.training)
-        if predicts_tokens(module):
-            self.targets = module.targets
+
+    def __getattr__(self, name: str) -> Any:
+        """What a language model tells besides its logits is told here as well."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
 
     def train(self, mode: bool = True) -> Partly:
         self.training = mode

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from unaudit.tokens import truth
 from unaudit.training import DivergedError
+from unaudit.training.likelihood import by_rows
 from unaudit.unlearners._rows import at_once
 from unaudit.unlearners.contract import Task
 
@@ -43,13 +42,14 @@ def retain_accuracy(module: nn.Module, task: Task) -> float:
     module.eval()
     right = total = 0
     try:
-        with torch.no_grad():
-            for rows in task.retain_rows.split(at_once(task, BATCH)):
-                inputs = task.inputs[rows]
-                logits = module(inputs)
-                hits = logits.argmax(dim=1) == truth(module, inputs, task.labels[rows])
-                right += int((hits & logits.isfinite().all(dim=1)).sum())
-                total += len(logits)
+        for rows in task.retain_rows.split(at_once(task, BATCH)):
+            hits = by_rows(module, task.inputs[rows], task.labels[rows], _hits)
+            right += int(hits.sum())
+            total += len(hits)
     finally:
         module.train(training)
     return right / total
+
+
+def _hits(logits: Tensor, truths: Tensor) -> Tensor:
+    return (logits.argmax(dim=1) == truths) & logits.isfinite().all(dim=1)

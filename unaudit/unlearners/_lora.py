@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +64,28 @@ class LowRank:
         output: Tensor = functional_call(self.network, self.weights(), (inputs,))
         return output
 
+    def hidden(self, inputs: Tensor) -> Tensor:
+        """(rows, d) what the head of a language model would be given with updated weights."""
+        body = _Body(self.network)
+        weights = {f"network.{name}": weight for name, weight in self.weights().items()}
+        states: Tensor = functional_call(body, weights, (inputs,))
+        return states
+
     def merge(self) -> None:
         """Put the updates into the network's own weights."""
         with torch.no_grad():
             for name, weight in self.weights().items():
                 self.network.get_parameter(name).copy_(weight)
+
+
+class _Body(nn.Module):
+    """A language model without its head."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ids: Tensor) -> Tensor:
+        reads: Any = self.network
+        states: Tensor = reads.hidden(ids)
+        return states

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def bounded(logits: Tensor, targets: Tensor, ceiling: float) -> Tensor:
+    """Cross-entropy, averaged over the rows, each of which counts ``ceiling`` at most: there its
+    gradient ends.
+
+    Args:
+        logits: (rows, C).
+        targets: (rows,) int64.
+        ceiling: in nats.
+    """
+    each = nn.functional.cross_entropy(logits, targets, reduction="none")
+    return each.clamp(max=ceiling).mean()
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

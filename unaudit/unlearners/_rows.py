@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.tokens import predicts_tokens
+from unaudit.training.likelihood import texts_at_once
 from unaudit.unlearners.contract import Task, head_of
 
 
@@ -30,14 +31,16 @@ def n_outcomes(task: Task) -> int:
     """What a uniform guess chooses among: classes, or words of the vocabulary."""
     if task.kind == "classification":
         return task.n_classes
+    beginning = task.inputs[task.forget_rows[:1], :2]
     with torch.no_grad():
-        return int(task.original(task.inputs[task.forget_rows[:1]]).shape[1])
+        return int(task.original(beginning).shape[1])
 
 
 def at_once(task: Task, most: int) -> int:
-    """Examples of a forward pass: ``most``, or as many texts as fit into a step of training, where
-    each token has as many logits as there are words."""
-    return most if task.kind == "classification" else min(most, task.recipe.batch)
+    """Examples of a forward pass: ``most``, or fewer where they are long texts."""
+    if task.kind == "classification":
+        return most
+    return min(most, texts_at_once(task.inputs.shape[1]))
 
 
 def own_head(student: nn.Module, name: str | None) -> nn.Linear:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unaudit.evidence import ANY_TASK
 from unaudit.training import descend, initialize, shuffled
+from unaudit.training.in_parts import batch_loss
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._freezing import on_cpu
@@ -74,13 +75,14 @@ class BadTeacher:
             initialize(bad, generator)
         rows = torch.cat([task.forget_rows, self._kept(task, generator)])
 
+        def loss(student: Tensor, bad: Tensor, good: Tensor, foolish: Tensor) -> Tensor:
+            return distillation(student, torch.where(foolish, bad, good), self.temperature)
+
         def objective(chosen: Tensor) -> Tensor:
             inputs = inputs_of(task, chosen, generator)
+            foolish = of_rows(student, inputs, task.forget[chosen]).unsqueeze(1)
             with recipe.autocast(inputs.device):
-                with torch.no_grad():
-                    foolish = of_rows(student, inputs, task.forget[chosen]).unsqueeze(1)
-                    teacher = torch.where(foolish, bad(inputs), good(inputs))
-                return distillation(student(inputs), teacher, self.temperature)
+                return batch_loss(student, inputs, loss, bad, good, foolish)
 
         with task.progress.stage(self.card.name, recipe.epochs) as step:
             descend(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unaudit.evidence import ANY_TASK
 from unaudit.tokens import truth
 from unaudit.training import descend
+from unaudit.training.in_parts import batch_loss
 from unaudit.training.likelihood import mean_log_p
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, whole
@@ -79,7 +80,7 @@ class GradientAscent:
             with recipe.autocast(task.inputs.device):
                 inputs = task.inputs[rows]
                 told = truth(student, inputs, task.labels[rows])
-                loss = nn.functional.cross_entropy(student(inputs), told)
+                loss = batch_loss(student, inputs, nn.functional.cross_entropy, told)
             if loss.item() >= stop(rows):
                 kept.extend(parameter.detach().clone() for parameter in parameters)
             return -loss

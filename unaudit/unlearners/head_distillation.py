@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from unaudit.evidence import ANY_TASK
 from unaudit.tokens import truth
 from unaudit.training import descend
+from unaudit.training.in_parts import batch_loss
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import whole
+from unaudit.unlearners._losses import bounded
 from unaudit.unlearners._pairs import Pair, paired, steps
 from unaudit.unlearners._rows import n_outcomes, own_head
 from unaudit.unlearners.contract import (
@@ -102,21 +105,17 @@ class HeadDistillation:
         student = task.student().requires_grad_(False)
         head = own_head(student, task.head).requires_grad_(True)
         ceiling = math.log(n_outcomes(task))
-        reads: Any = student
 
-        def losses(rows: Tensor) -> Tensor:
+        def mean(rows: Tensor, ceiling: float) -> Tensor:
             inputs = task.inputs[rows]
             with recipe.autocast(inputs.device):
-                with torch.no_grad():
-                    hidden = reads.hidden(inputs)
-                logits = reads.logits_of(hidden)
                 told = truth(student, inputs, task.labels[rows])
-                return nn.functional.cross_entropy(logits, told, reduction="none")
+                return batch_loss(student, inputs, partial(bounded, ceiling=ceiling), told)
 
         def objective(pair: Pair) -> Tensor:
             retain, forget = pair
-            forgotten = losses(forget).clamp(max=ceiling).mean()
-            return losses(retain).mean() - self.ascent * forgotten
+            forgotten = mean(forget, ceiling)
+            return mean(retain, math.inf) - self.ascent * forgotten
 
         with task.progress.stage(self.card.name, recipe.epochs) as step:
             descend(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unaudit.evidence import ANY_TASK
 from unaudit.tokens import truth
 from unaudit.training import Recipe, descend, shuffled
+from unaudit.training.in_parts import batch_loss
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import not_negative, positive, whole
 from unaudit.unlearners._pairs import inputs_of, steps
@@ -75,7 +76,7 @@ class L1Sparse:
             with recipe.autocast(task.inputs.device):
                 inputs = inputs_of(task, rows, generator)
                 told = truth(student, inputs, task.labels[rows])
-                loss = nn.functional.cross_entropy(student(inputs), told)
+                loss = batch_loss(student, inputs, nn.functional.cross_entropy, told)
             norm = torch.stack([parameter.abs().sum() for parameter in parameters]).sum()
             return loss + weight * norm
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from unaudit.evidence import ANY_TASK
 from unaudit.tokens import truth
 from unaudit.training import descend
+from unaudit.training.in_parts import batch_loss
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._freezing import evaluating
+from unaudit.unlearners._losses import bounded
 from unaudit.unlearners._pairs import Pair, inputs_of, paired, steps
 from unaudit.unlearners._rows import n_outcomes
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard
@@ -71,19 +74,19 @@ class NegGradPlus:
 
         ceiling = math.log(n_outcomes(task)) if self.ceiling is None else self.ceiling
 
-        def losses(rows: Tensor) -> Tensor:
+        def mean(rows: Tensor, ceiling: float) -> Tensor:
             with recipe.autocast(task.inputs.device):
                 inputs = inputs_of(task, rows, generator)
                 told = truth(student, inputs, task.labels[rows])
-                return nn.functional.cross_entropy(student(inputs), told, reduction="none")
+                return batch_loss(student, inputs, partial(bounded, ceiling=ceiling), told)
 
         def objective(pair: Pair) -> Tensor:
             retain, forget = pair
-            kept = losses(retain).mean()
+            kept = mean(retain, math.inf)
             # batch normalization: the running statistics become those of the retain examples, and
             # what is climbed is the loss of the model as it will be used
             with evaluating(student):
-                forgotten = losses(forget).clamp(max=ceiling).mean()
+                forgotten = mean(forget, ceiling)
             return self.alpha * kept - (1 - self.alpha) * forgotten
 
         student.train()

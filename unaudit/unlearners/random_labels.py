@@ -13,6 +13,7 @@ from unaudit.errors import InputError, UsageError
 from unaudit.evidence import ANY_TASK
 from unaudit.tokens import are_present, truth
 from unaudit.training import descend, shuffled
+from unaudit.training.in_parts import batch_loss
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, whole
 from unaudit.unlearners._freezing import evaluating
@@ -82,8 +83,8 @@ class RandomLabels:
         def loss(rows: Tensor) -> Tensor:
             with recipe.autocast(task.inputs.device):
                 inputs = inputs_of(task, rows, generator)
-                logits = student(inputs)
-                return nn.functional.cross_entropy(logits, told(student, rows, inputs))
+                wrong = told(student, rows, inputs)
+                return batch_loss(student, inputs, nn.functional.cross_entropy, wrong)
 
         def objective(rows: Tensor) -> Tensor:
             # batches of forget examples alone must not turn the running statistics into theirs;

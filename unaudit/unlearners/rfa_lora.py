@@ -3,34 +3,38 @@ forget features to their mean (RFA-LoRA §IV)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from unaudit.errors import InputError
 from unaudit.evidence import ANY_TASK
-from unaudit.tokens import (
-    PADDING,
-    are_present,
-    are_tokens,
-    longest,
-    predicts_tokens,
-    truth,
-)
+from unaudit.tokens import predicts_tokens, truth
 from unaudit.training import descend, shuffled
+from unaudit.training.in_parts import rows_loss
+from unaudit.training.summed import Term, summed
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import not_negative, positive, share, whole
-from unaudit.unlearners._lora import ADAPTABLE, LowRank
+from unaudit.unlearners._lora import LowRank
+from unaudit.unlearners._outputs import (
+    adaptable,
+    at_a_time,
+    outputs_of,
+    presence,
+    readable,
+    run_body,
+)
 from unaudit.unlearners._pairs import inputs_of, steps
-from unaudit.unlearners._rows import of_rows
+from unaudit.unlearners._rows import n_outcomes, of_rows
 from unaudit.unlearners.contract import UNLEARNERS, Task, UnlearnerCard, head_of
 
 EXAMPLES = 2
 """Examples on which layers are found."""
+
+Step: TypeAlias = Callable[[Tensor], Tensor]
+"""From a batch to (rows, d), or from these to (rows, C) logits."""
 
 
 @UNLEARNERS.register("rfa-lora")
@@ -115,20 +119,29 @@ class RfaLora:
         layers = adaptable(student, head_of(student, task.head), few)
         updates = LowRank(student, layers, self.rank, generator)
 
+        run, logits_of = parted(student, updates)
+        outcomes = n_outcomes(task)
+
         def objective(rows: Tensor) -> Tensor:
             inputs, part = readable(student, inputs_of(task, rows, generator))
-            forget = task.forget[rows][part]
-            present = presence(inputs)
+            forget, labels = task.forget[rows][part], task.labels[rows][part]
+
+            def loss(batch: Tensor, here: Tensor) -> Tensor:
+                with outputs_of(student, layers, presence(batch)) as now:
+                    states = run(batch)
+                moved = sum(self._moved(now[name], name, here, aims) for name in layers)
+                own = truth(student, batch, labels[here])
+                gone = of_rows(student, batch, forget[here])
+                told = self._told(logits_of, states, own, gone, aims)
+                return self.gamma / len(layers) * moved + (1.0 - self.gamma) * told
+
+            places = torch.arange(len(inputs)).split(at_a_time(student, inputs))
             with recipe.autocast(inputs.device):
-                with outputs_of(student, layers, present) as before, torch.no_grad():
-                    _features(student, inputs)
-                with outputs_of(student, layers, present) as now:
-                    logits = updates(inputs)
-            moved = sum(self._moved(now[name], before[name], forget) for name in layers)
-            wanted = truth(student, inputs, task.labels[rows])
-            outcomes = logits.shape[1] if predicts_tokens(student) else task.n_classes
-            told = self._told(logits, wanted, of_rows(student, inputs, forget), outcomes)
-            return self.gamma / len(layers) * moved + (1.0 - self.gamma) * told
+                aims = aims_of(student, layers, inputs, labels, forget, outcomes, places)
+                if len(places) == 1:
+                    return loss(inputs, places[0])
+                terms = [Term(1.0, loss, (inputs[here], here)) for here in places]
+                return summed(terms, updates.parameters)
 
         def batches(_: int) -> Iterator[Tensor]:
             for rows in shuffled(everyone, recipe.batch, generator):
@@ -148,133 +161,104 @@ class RfaLora:
         updates.merge()
         return student.requires_grad_(True)
 
-    def _told(self, logits: Tensor, wanted: Tensor, forget: Tensor, outcomes: int) -> Tensor:
-        """Equation 5.
+    def _told(
+        self, logits_of: Step, states: Tensor, wanted: Tensor, forget: Tensor, aims: Aims
+    ) -> Tensor:
+        """What some rows add to equation 5.
 
         Args:
-            logits: (rows, C).
+            logits_of: of the student.
+            states: (rows, d).
             wanted: (rows,) int64.
-            forget: (rows,) bool, some of each kind.
-            outcomes: C.
+            forget: (rows,) bool.
+            aims: of the whole batch.
         """
-        kept = wanted[~forget]
-        average = kept.bincount(minlength=outcomes).float() / len(kept)
-        loss = nn.functional.cross_entropy
-        told = self.lam * loss(logits[~forget].float(), kept)
-        return told + self.mu * loss(logits[forget].float(), average.expand(int(forget.sum()), -1))
 
-    def _moved(self, now: Tensor, before: Tensor, forget: Tensor) -> Tensor:
-        """Equation 4 for one layer, in units of the typical length of its outputs.
+        def labeled(logits: Tensor, labels: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+        def averaged(logits: Tensor) -> Tensor:
+            return labeled(logits, aims.average.expand(len(logits), -1))
+
+        kept = rows_loss(logits_of, (), states[~forget], labeled, wanted[~forget], total=True)
+        gone = rows_loss(logits_of, (), states[forget], averaged, total=True)
+        return self.lam * (kept / aims.kept_rows) + self.mu * (gone / aims.gone_rows)
+
+    def _moved(self, now: Tensor, name: str, here: Tensor, aims: Aims) -> Tensor:
+        """What some examples add to equation 4 for one layer, in units of the typical length of its
+        outputs.
 
         Args:
-            now: (b, d) outputs with the updates.
-            before: (b, d) outputs of the original.
-            forget: (b,) bool, some of each kind.
+            now: (k, d) outputs with the updates.
+            name: of the layer.
+            here: (k,) places of the examples in the batch.
+            aims: of the whole batch.
         """
-        kept, mean = before[~forget], before[~forget].mean(dim=0)
-        unit = kept.norm(dim=1).mean().clamp(min=torch.finfo(kept.dtype).tiny)
-        stray = (now[~forget] - kept).norm(dim=1).mean()
-        away = (now[forget] - mean).norm(dim=1).mean()
-        moved: Tensor = (self.alpha * stray + self.beta * away) / unit
+        forget, total = aims.forget[here], len(aims.forget)
+        gone = int(aims.forget.sum())
+        away = (now - aims.targets[name][here]).norm(dim=1)
+        stray, far = away[~forget].sum() / (total - gone), away[forget].sum() / gone
+        moved: Tensor = (self.alpha * stray + self.beta * far) / aims.units[name]
         return moved
 
 
-def readable(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """(p, …) inputs, and (p,) on the CPU, of which of those given each is a part: all of it, but
-    for texts of more tokens than a language model reads at once."""
-    everyone = torch.arange(len(inputs))
-    context = getattr(network, "context", None) if predicts_tokens(network) else None
-    if context is None or inputs.shape[1] <= context:
-        return inputs, everyone
-    parts = -(-inputs.shape[1] // context)
-    room = parts * context - inputs.shape[1]
-    cut = nn.functional.pad(inputs, (0, room), value=PADDING).reshape(-1, context)
-    # of a single token nothing is predicted
-    kept = are_present(cut).sum(dim=1) > 1
-    return cut[kept], everyone.repeat_interleave(parts)[kept.cpu()]
+@dataclass(frozen=True, eq=False)
+class Aims:
+    """What the examples of a batch are to come to."""
+
+    forget: Tensor
+    """(b,) bool, some of each kind."""
+    targets: Mapping[str, Tensor]
+    """(b, d) of each layer: the original's outputs for retain examples, else the mean of these."""
+    units: Mapping[str, Tensor]
+    """() of each layer: the typical length of its outputs."""
+    average: Tensor
+    """(C,) the average label of the retain examples."""
+    kept_rows: int
+    """Rows of logits that retain examples have."""
+    gone_rows: int
+    """Rows of logits that forget examples have."""
 
 
-def presence(inputs: Tensor) -> Tensor | None:
-    """(b, t) bool: where networks of texts compute something for a token, padding cropped as they
-    crop it; None: the inputs are no texts."""
-    if not are_tokens(inputs):
-        return None
-    present = are_present(inputs)
-    return present[:, : longest(present)]
-
-
-def adaptable(network: nn.Module, head: nn.Linear, inputs: Tensor) -> list[str]:
-    """Names of the linear and convolution layers that run once, one output per example, without the
-    head; in order of execution. In networks of texts, linear layers with one output per text or per
-    token.
-
-    Args:
-        inputs: (n, …) a few examples.
-
-    Raises:
-        InputError: there is none.
+def aims_of(
+    original: nn.Module,
+    layers: Sequence[str],
+    inputs: Tensor,
+    labels: Tensor,
+    forget: Tensor,
+    outcomes: int,
+    places: Sequence[Tensor],
+) -> Aims:
     """
-    present = presence(inputs)
-    kinds = ADAPTABLE if present is None else nn.Linear
-
-    def by_example(output: Tensor) -> bool:
-        if present is None:
-            return len(output) == len(inputs)
-        return output.shape[:-1] in (present.shape, present.shape[:1])
-
-    ran: list[tuple[str, bool]] = []
-    hooks = []
-    for name, layer in network.named_modules():
-        if isinstance(layer, kinds) and layer is not head:
-
-            def note(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
-                ran.append((name, by_example(output)))
-
-            hooks.append(layer.register_forward_hook(note))
-    try:
-        with torch.no_grad():
-            _features(network, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    names = [name for name, _ in ran]
-    found = [name for name, fits in ran if fits and names.count(name) == 1]
-    if not found:
-        raise InputError(
-            "rfa-lora needs a linear or convolution layer before the head; this model has none"
-        )
-    return found
-
-
-@contextmanager
-def outputs_of(
-    network: nn.Module, layers: Collection[str], present: Tensor | None = None
-) -> Iterator[dict[str, Tensor]]:
-    """Fills a dictionary with (b, d) float32 outputs of layers while the network runs; where they
-    give one per token, with the mean over those tokens of each text that are ``present``."""
-    seen: dict[str, Tensor] = {}
-    hooks = []
+    Args:
+        original: looked at without gradients.
+        layers: of it.
+        inputs: (b, …) a batch.
+        labels: (b,) int64.
+        forget: (b,) bool, some of each kind.
+        outcomes: C.
+        places: of the examples that are looked at together.
+    """
+    seen = []
+    for here in places:
+        with outputs_of(original, layers, presence(inputs[here])) as found, torch.no_grad():
+            run_body(original, inputs[here])
+        seen.append(found)
+    targets, units = {}, {}
     for name in layers:
-
-        def keep(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
-            if present is None or output.ndim == 2:
-                seen[name] = output.flatten(1).float()
-            else:
-                here = output.float().masked_fill(~present.unsqueeze(2), 0.0)
-                seen[name] = here.sum(dim=1) / present.sum(dim=1, keepdim=True)
-
-        hooks.append(network.get_submodule(name).register_forward_hook(keep))
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+        before = torch.cat([found[name] for found in seen])
+        kept = before[~forget]
+        targets[name] = torch.where(forget.to(before.device)[:, None], kept.mean(dim=0), before)
+        units[name] = kept.norm(dim=1).mean().clamp(min=torch.finfo(kept.dtype).tiny)
+    wanted, rows = truth(original, inputs, labels), of_rows(original, inputs, forget)
+    retained = wanted[~rows]
+    average = retained.bincount(minlength=outcomes).float() / len(retained)
+    return Aims(forget, targets, units, average, len(retained), len(wanted) - len(retained))
 
 
-def _features(network: nn.Module, inputs: Tensor) -> None:
-    """Run all that comes before the head; of a language model no more, for its logits are many."""
-    run: Any = network
-    if predicts_tokens(network):
-        run.hidden(inputs)
-    else:
-        run(inputs)
+def parted(student: nn.Module, updates: LowRank) -> tuple[Step, Step]:
+    """All that is updated, and what makes logits of it: of a language model, its head."""
+    if not predicts_tokens(student):
+        return updates, lambda logits: logits
+    reads: Any = student
+    return updates.hidden, reads.logits_of

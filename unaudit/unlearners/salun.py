@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from unaudit.evidence import ANY_TASK
 from unaudit.tokens import truth
 from unaudit.training import descend, shuffled
+from unaudit.training.in_parts import batch_loss
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import positive, share, whole
 from unaudit.unlearners._pairs import inputs_of, steps
@@ -71,8 +73,8 @@ class SalUn:
         def objective(rows: Tensor) -> Tensor:
             with recipe.autocast(task.inputs.device):
                 inputs = inputs_of(task, rows, generator)
-                logits = student(inputs)
-                return nn.functional.cross_entropy(logits, told(student, rows, inputs))
+                wrong = told(student, rows, inputs)
+                return batch_loss(student, inputs, nn.functional.cross_entropy, wrong)
 
         def batches(_: int) -> Iterator[Tensor]:
             told.draw(generator)
@@ -108,10 +110,11 @@ def saliency(module: nn.Module, task: Task, most: float, batch: int) -> list[Ten
     """
     parameters = list(module.parameters())
     total = [torch.zeros_like(parameter) for parameter in parameters]
+    sums = partial(nn.functional.cross_entropy, reduction="sum")
     for rows in task.forget_rows.split(batch):
         inputs = task.inputs[rows]
         told = truth(module, inputs, task.labels[rows])
-        loss = nn.functional.cross_entropy(module(inputs), told, reduction="sum")
+        loss = batch_loss(module, inputs, sums, told, total=True)
         for part, gradient in zip(
             total,
             torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True),

@@ -16,7 +16,8 @@ from unaudit.errors import InputError
 from unaudit.evidence import ANY_TASK
 from unaudit.tokens import predicts_tokens, truth
 from unaudit.training import Recipe, descend
-from unaudit.training.likelihood import per_text
+from unaudit.training.in_parts import batch_loss
+from unaudit.training.likelihood import by_rows, per_text
 from unaudit.unlearners._budget import budget
 from unaudit.unlearners._fields import not_negative, positive, whole
 from unaudit.unlearners._losses import distillation
@@ -101,22 +102,24 @@ class Scrub:
         shares = _class_shares(task) if self.rewind else None
         history: list[Checkpoint] = []
 
+        def left(logits: Tensor, original: Tensor, _: Tensor) -> Tensor:
+            return -distillation(logits, original, self.temperature)
+
+        def followed(logits: Tensor, original: Tensor, told: Tensor) -> Tensor:
+            divergence = distillation(logits, original, self.temperature)
+            loss = nn.functional.cross_entropy(logits, told)
+            return self.alpha * divergence + self.gamma * loss
+
         def objective(batch: Batch) -> Tensor:
             forget, rows = batch
             # train mode in both passes, as in the released code. Without batch statistics or
             # dropout the student would begin where the KL has its minimum and its gradient is 0
             student.train(len(rows) > 1)
             inputs = inputs_of(task, rows, generator)
+            told = truth(student, inputs, task.labels[rows])
             with recipe.autocast(inputs.device):
-                with torch.no_grad():
-                    original = teacher(inputs)
-                logits = student(inputs)
-                divergence = distillation(logits, original, self.temperature)
-                if forget:
-                    return -divergence
-                told = truth(student, inputs, task.labels[rows])
-                loss = nn.functional.cross_entropy(logits, told)
-                return self.alpha * divergence + self.gamma * loss
+                loss = left if forget else followed
+                return batch_loss(student, inputs, loss, teacher, told)
 
         def on_epoch(_: int) -> None:
             step(1)
@@ -188,13 +191,15 @@ def _wrong(module: nn.Module, task: Task, data: tuple[Tensor, Tensor], rows: Ten
     module.eval()
     inputs, labels = data
     found = []
-    with torch.no_grad():
-        for part in rows.split(at_once(task, EVALUATION_BATCH)):
-            batch = inputs[part]
-            guesses = module(batch).argmax(dim=1)
-            wrong = (guesses != truth(module, batch, labels[part])).double()
-            if predicts_tokens(module):
-                reads: Any = module
-                wrong = per_text(wrong, reads.counts(batch))
-            found.append(wrong)
+    for part in rows.split(at_once(task, EVALUATION_BATCH)):
+        batch = inputs[part]
+        wrong = by_rows(module, batch, labels[part], _missed).double()
+        if predicts_tokens(module):
+            reads: Any = module
+            wrong = per_text(wrong, reads.counts(batch))
+        found.append(wrong)
     return torch.cat(found)
+
+
+def _missed(logits: Tensor, truths: Tensor) -> Tensor:
+    return logits.argmax(dim=1) != truths
