@@ -1,4 +1,4 @@
-"""Recipe fidelity: accuracies are compared where the request changes nothing by itself."""
+"""Fidelity: models are compared where the request changes nothing by itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from unaudit.case import Case
 from unaudit.evidence import IntArray, Scenario, Task
-from unaudit.fidelity import LIMIT, MADE, Fidelity, fidelity
+from unaudit.fidelity import LIMIT, MADE, Fidelity, fidelity, incomparable
 from unaudit.recording.fidelity import fidelity_part
-from unaudit.views import BlackBox
+from unaudit.views import BlackBox, Outputs
 
 LABELS: Mapping[str, IntArray] = {
     "forget": np.full(30, 2),
@@ -22,19 +22,37 @@ LABELS: Mapping[str, IntArray] = {
 }
 
 
+N_CLASSES = 4
+Shares = Mapping[str, Mapping[int, float]]
+
+
 class View:
-    """Right on as large a share of each class as said."""
+    """Right on as large a share of each class as said, else taking class 3 for the truth; as good
+    as sure of everything, or of a given log-odds."""
 
-    def __init__(self, labels: Mapping[str, IntArray], right: Mapping[str, Mapping[int, float]]):
-        self.labels, self.right = labels, right
+    def __init__(self, labels: Mapping[str, IntArray], right: Shares, odds: float = 50.0) -> None:
+        self.labels, self.right, self.odds = labels, right, odds
 
-    def predictions(self, split: str) -> Any:
+    def predictions(self, split: str) -> Outputs:
         labels = self.labels[split]
-        correct = np.zeros(len(labels), dtype=bool)
+        answers = np.full(len(labels), N_CLASSES - 1)
         for label, share in self.right[split].items():
             rows = np.flatnonzero(labels == label)
-            correct[rows[: round(share * len(rows))]] = True
-        return SimpleNamespace(labels=labels, hit_rate=correct.astype(np.float64))
+            answers[rows[: round(share * len(rows))]] = label
+        logits = np.zeros((len(labels), N_CLASSES), dtype=np.float32)
+        logits[np.arange(len(labels)), answers] = self.odds
+        return Outputs(logits, labels)
+
+
+class Mistaken(View):
+    """Takes what it gets wrong for class 2, and would have been right next."""
+
+    def predictions(self, split: str) -> Outputs:
+        labels, answers = self.labels[split], super().predictions(split)
+        logits = answers.logits[:, [0, 1, 3, 2]].copy()
+        wrong = ~answers.correct
+        logits[wrong, labels[wrong]] += self.odds / 2
+        return Outputs(logits, labels)
 
 
 def model(label: str, made: bool) -> Any:
@@ -45,17 +63,39 @@ def model(label: str, made: bool) -> Any:
 
 
 def found(
-    original: Mapping[str, Mapping[int, float]],
-    *retrained: Mapping[str, Mapping[int, float]],
+    original: Shares | View,
+    *retrained: Shares | View,
     scenario: Scenario = "class",
     labels: Mapping[str, IntArray] = LABELS,
     made: Sequence[str] = ("retrained",),
     swapped: tuple[int, int] | None = None,
     task: Task = "classification",
 ) -> Fidelity | None:
+    case, views = world(
+        original,
+        *retrained,
+        scenario=scenario,
+        labels=labels,
+        made=made,
+        swapped=swapped,
+        task=task,
+    )
+    return fidelity(case, views)
+
+
+def world(
+    original: Shares | View,
+    *retrained: Shares | View,
+    scenario: Scenario = "class",
+    labels: Mapping[str, IntArray] = LABELS,
+    made: Sequence[str] = ("retrained",),
+    swapped: tuple[int, int] | None = None,
+    task: Task = "classification",
+) -> tuple[Case, dict[str, BlackBox]]:
     models = [model(f"retrained {i}", "retrained" in made) for i in range(1, len(retrained) + 1)]
     first = model("original", "original" in made)
     case = SimpleNamespace(
+        subject=model("subject", False),
         original=first,
         retrained=tuple(models),
         splits={n: SimpleNamespace(labels=own) for n, own in labels.items()},
@@ -64,12 +104,12 @@ def found(
         task=task,
         forget_classes=tuple(np.unique(labels["forget"]).tolist()),
     )
-    views = {"original": View(labels, original)}
-    views |= {one.label: View(labels, r) for one, r in zip(models, retrained, strict=True)}
-    return fidelity(cast(Case, case), cast("Mapping[str, BlackBox]", views))
+    named = zip(("original", *(one.label for one in models)), (original, *retrained), strict=True)
+    views = {label: r if isinstance(r, View) else View(labels, r) for label, r in named}
+    return cast(Case, case), cast("dict[str, BlackBox]", views)
 
 
-def accuracy(kept: float, forgotten: float = 0.0) -> Mapping[str, Mapping[int, float]]:
+def accuracy(kept: float, forgotten: float = 0.0) -> Shares:
     return {
         "retain": {0: 1.0, 1: 1.0, 2: forgotten},
         "unseen": {0: kept, 1: kept, 2: forgotten},
@@ -120,7 +160,7 @@ def test_language_models_are_compared_by_the_tokens_that_they_predict() -> None:
         for share in (0.37, 0.3)
     )
     assert near.ok
-    assert "next-token accuracies differ by 3.0 points at most" in near.reason
+    assert "next-token accuracies and confidences differ by 3.0 points at most" in near.reason
     assert not far.ok
     assert "unseen next-token accuracy is 40.0% for the original and 30.0% for" in far.reason
 
@@ -177,8 +217,73 @@ def test_where_every_class_is_touched_all_count() -> None:
     assert [part.original for part in result.splits] == pytest.approx([0.9, 0.9])
 
 
-def test_models_that_were_handed_in_need_no_recipe() -> None:
-    assert found(accuracy(0.9, 0.9), accuracy(0.1), made=()) is None
+def test_models_that_were_handed_in_are_held_against_the_original_too() -> None:
+    near = sure(found(accuracy(0.9, 0.9), accuracy(0.87), accuracy(0.5), made=()))
+    assert (near.made, near.ok) == ((), True)
+    assert near.reason == (
+        "the retrained models handed in match the original: the nearest comes within 3.0 points of "
+        "its accuracies and confidences, 5 are allowed"
+    )
+    far = sure(found(accuracy(0.9, 0.9), accuracy(0.8), accuracy(0.84), made=()))
+    assert not far.ok
+    assert "do not match the original: unseen accuracy is 90.0% for the original and 82.0%" in (
+        far.reason
+    )
+    assert "[recipe]" not in far.reason
+
+
+def test_models_that_were_handed_in_may_fit_better_what_they_keep() -> None:
+    """They had fewer examples to learn; a recipe that unaudit ran has no such excuse."""
+    original, better = (
+        {"retain": {0: share, 1: share}, "unseen": {0: 0.7, 1: 0.7}} for share in (0.8, 0.95)
+    )
+    assert sure(found(original, better, made=())).ok
+    assert not sure(found(better, original, made=())).ok
+    assert not sure(found(original, better)).ok
+
+
+def test_what_is_taken_for_the_forgotten_class_is_no_matter_of_recipes() -> None:
+    """An original that knows class 2 can take others for it; a retrained model cannot."""
+    original = Mistaken(LABELS, accuracy(0.7, 0.7))
+    result = sure(found(original, accuracy(0.98), made=("original",)))
+    assert (original.predictions("unseen").hit_rate[:200].mean(), result.ok) == (0.7, True)
+    assert (result.splits[1].original, result.splits[1].retrained) == (1.0, 0.98)
+
+
+@pytest.mark.parametrize(("odds", "ok"), [(40.0, True), (4.5, True), (2.0, False)])
+def test_a_recipe_that_stops_early_shows_in_confidence_first(odds: float, ok: bool) -> None:
+    """Nothing is wrong in either model; one is less sure, by a softmax over the kept classes."""
+    result = sure(found(accuracy(1.0, 1.0), View(LABELS, accuracy(1.0), odds)))
+    assert [part.gap for part in result.splits] == [0.0, 0.0]
+    assert result.ok == ok
+    if not ok:
+        confidence = np.exp(odds) / (np.exp(odds) + 2)
+        assert f"retain confidence is 100.0% for the original and {confidence:.1%}" in result.reason
+
+
+@pytest.mark.parametrize("share", [0.88, 0.93, 0.97])
+def test_a_recipe_compared_with_itself_is_held_against_the_subject(share: float) -> None:
+    same = accuracy(0.95, 0.95)
+    case, views = world(same, accuracy(0.95), made=("original", "retrained"))
+    views["subject"] = cast(BlackBox, View(LABELS, accuracy(share)))
+    doubt = incomparable(case, views, fidelity(case, views))
+    if share > 0.9:
+        assert doubt is None
+        return
+    assert doubt is not None
+    assert "unseen accuracy is 88.0% for the subject and 95.0% for the retrained models" in doubt
+    assert doubt.endswith("--original settles it")
+
+
+@pytest.mark.parametrize("made", [(), ("retrained",), ("original",)])
+def test_an_original_that_was_handed_in_decides_what_is_comparable(made: Sequence[str]) -> None:
+    """Whatever the subject is like: the case has no view of it here."""
+    for share, doubted in ((0.93, False), (0.6, True)):
+        case, views = world(accuracy(0.95, 0.95), accuracy(share), made=made)
+        result = fidelity(case, views)
+        expected = sure(result).reason if doubted else None
+        assert incomparable(case, views, result) == expected
+    assert incomparable(case, views, None) is None
 
 
 @pytest.mark.parametrize("gone", ["original", "retrained"])

@@ -288,11 +288,16 @@ def test_the_recipe_of_the_digits_is_faithful(with_recipe: Record) -> None:
     assert found.kept_classes_only
     assert [part.split for part in found.splits] == ["retain", "unseen"]
     by_role = {row.role: row for row in reversed(with_recipe.controls.accuracy)}
-    assert found.splits[1].original == pytest.approx(by_role["original"].unseen_kept)
+    # among the other classes alone: what was taken for the forgotten class may be right then
+    among_all = by_role["original"].unseen_kept
+    assert among_all is not None
+    assert among_all <= found.splits[1].original <= among_all + 0.02
 
 
-def test_an_audit_without_a_recipe_has_neither(world: World) -> None:
+def test_an_audit_without_a_recipe_compares_what_was_handed_in(world: World) -> None:
     record = audit(world("head-distilled", "class"))
-    assert (record.matrix, record.fidelity) == (None, None)
+    assert record.matrix is None
+    assert record.fidelity is not None
+    assert (record.fidelity.made, record.fidelity.ok) == ((), True)
     assert record.sanity is not None
     assert record.sanity.fake is None

@@ -293,3 +293,15 @@ def test_a_doubt_is_what_the_headline_names() -> None:
     assert verdict.headline.endswith("but the recipe is another one")
     assert verdict.next_step is not None
     assert "nothing speaks against" in verdict.next_step
+
+
+def test_a_doubt_is_told_where_nothing_passes_anyway() -> None:
+    """More references of the same kind would not help, so its remedy comes first."""
+    doubts = ("the recipe is another one",)
+    blind = [replace(c, reason="cannot see") for c in audited(0.0)]
+    for calibrated in (blind, audited(0.5)):
+        verdict = verdict_on(calibrated, suspicions=doubts, remedy="state the right one")
+        assert verdict.outcome == "inconclusive"
+        assert (verdict.caps, verdict.next_step) == (doubts, "state the right one")
+    failing = verdict_on(audited(1.0), suspicions=doubts, remedy="state the right one")
+    assert (failing.outcome, failing.caps, failing.next_step) == ("fail", (), None)

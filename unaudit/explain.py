@@ -20,6 +20,11 @@ FAMILY_WORDS = {
     "recoverability": "recoverability",
     "utility": "utility",
 }
+HAND_IN_ORIGINAL = "hand in the original model with --original"
+HAND_IN_RETRAINED = (
+    "hand in retrained models that nothing speaks against: trained apart, as the original was, "
+    "without the forget set"
+)
 
 
 def headline(
@@ -34,7 +39,7 @@ def headline(
 ) -> str:
     """One sentence with the figure that decided, or the first doubt where one did."""
     if outcome == "fail":
-        return _failure(failing, failing_families, tau)
+        return failure(failing, failing_families, tau)
     bound = (
         f"residual influence at most {max(upper, 0.0):.0%} of the original's "
         f"({1 - alpha:.0%} confidence)"
@@ -74,15 +79,22 @@ def missing_inputs(case: Case) -> tuple[str, ...]:
 
 
 def next_step(
-    holding: Sequence[JudgedFamily], case: Case, access: Access, doubts: Sequence[str]
+    holding: Sequence[JudgedFamily],
+    case: Case,
+    access: Access,
+    doubts: Sequence[str],
+    remedy: str | None = None,
 ) -> str:
-    """The cheapest step that could turn an inconclusive audit into a decision."""
+    """The cheapest step that could turn an inconclusive audit into a decision: where the references
+    are in doubt, their ``remedy``, for more of the same would not help."""
     if case.original is None:
-        return "hand in the original model with --original"
+        return HAND_IN_ORIGINAL
     if len(case.retrained) < 2:
         return "hand in at least two retrained models with --retrained; five or more narrow it"
     if "unseen" not in case.splits:
         return "hand in examples that no model was trained on with --unseen"
+    if remedy is not None:
+        return remedy
     blind = [family.family for family in holding if not family.informative]
     if blind:
         ways = ["white-box access"] if access == "black-box" else []
@@ -99,10 +111,7 @@ def next_step(
             "the margin"
         )
     if doubts:
-        return (
-            "hand in retrained models that nothing speaks against: trained apart, as the original "
-            "was, without the forget set"
-        )
+        return HAND_IN_RETRAINED
     if access == "black-box":
         return (
             "grant white-box access, or accept black-box evidence explicitly "
@@ -120,21 +129,24 @@ def index_text(index: ResidualIndex | None) -> str:
     return f"{index.estimate:.2f} [{low}, {high}]".replace("-", "−")
 
 
-def _failure(
-    failing: Sequence[Judged], failing_families: Sequence[JudgedFamily], tau: float
+def failure(
+    failing: Sequence[Judged],
+    failing_families: Sequence[JudgedFamily],
+    tau: float,
+    claim: str = "can still tell the forget set apart",
 ) -> str:
+    """What failed and by how much; ``claim`` is what the tests are said to have shown."""
     if not failing:
         worst = min(failing_families, key=lambda family: family.p_adjusted or 0.0)
         return (
-            f"taken together, the {FAMILY_WORDS[worst.family]} tests can still tell the forget "
-            f"set apart (pooled residual index {index_text(worst.index)}, margin {tau:g})"
+            f"taken together, the {FAMILY_WORDS[worst.family]} tests {claim} "
+            f"(pooled residual index {index_text(worst.index)}, margin {tau:g})"
         )
     clearest = min(failing, key=lambda judged: judged.p_adjusted or 0.0).calibrated
     count = "1 test" if len(failing) == 1 else f"{len(failing)} tests"
     which = "it is" if len(failing) == 1 else "the clearest is"
     return (
-        f"{count} can still tell the forget set apart; {which} "
-        f"{clearest.measurement.card.title} "
+        f"{count} {claim}; {which} {clearest.measurement.card.title} "
         f"(residual index {index_text(clearest.index)}, margin {tau:g})"
     )
 

@@ -9,7 +9,9 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,11 @@ from unaudit.access import (
 from unaudit.by_class import kept_classes
 from unaudit.calibration import calibrate
 from unaudit.case import build_case
-from unaudit.contamination import known_unseen
+from unaudit.doubts import doubts_about
 from unaudit.engine.answers import AnswerCache
 from unaudit.engine.store import Store
 from unaudit.engine.threads import threads_for
-from unaudit.fidelity import fidelity
 from unaudit.forward import ForwardPass
-from unaudit.lineage import doubtful_references
 from unaudit.loading.libraries import libraries
 from unaudit.measuring import measure_all
 from unaudit.plan import AuditPlan
@@ -39,8 +39,9 @@ from unaudit.progress import SILENT, Progress
 from unaudit.recording import Run, namer, write_record
 from unaudit.references import complete
 from unaudit.report.record import Record
+from unaudit.standing import upheld
 from unaudit.twin import foretell
-from unaudit.verdict import decide
+from unaudit.verdict import Verdict, decide
 
 
 def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None = None) -> Record:
@@ -100,21 +101,31 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
             probes, case, view_of, plan.run.seed, clock, inside_of=inside_of, answers=answers
         )
     policy = plan.policy
-    suspicions = [*doubtful_references(case), *known_unseen(case, view_of)]
-    reproduced = fidelity(case, view_of)
-    faithful = reproduced is None or reproduced.ok
-    if reproduced is not None and not faithful:
-        suspicions.append(reproduced.reason)
+    doubts = doubts_about(case, view_of, measurements)
     foretold = foretell(case, plan, store, clock)
+    calibrated_by = partial(
+        calibrate,
+        case=case,
+        alpha=policy.alpha,
+        tau=policy.margin,
+        replicates=plan.run.bootstrap,
+    )
+    decided_by = partial(
+        decide,
+        case=case,
+        alpha=policy.alpha,
+        tau=policy.margin,
+        access=access,
+        accept_black_box=policy.accept_black_box,
+        missed=missed,
+    )
+
+    def without_references() -> Verdict:
+        alone = [replace(m, original=None, retrained=(), calibrators={}) for m in measurements]
+        return decided_by(calibrated_by(alone, rng=_generator(plan.run.seed, "bootstrap")))
+
     with clock.stage("calibrating"):
-        calibrated = calibrate(
-            measurements,
-            case,
-            alpha=policy.alpha,
-            tau=policy.margin,
-            replicates=plan.run.bootstrap,
-            rng=_generator(plan.run.seed, "bootstrap"),
-        )
+        calibrated = calibrated_by(measurements, rng=_generator(plan.run.seed, "bootstrap"))
         kept = kept_classes(
             calibrated,
             case,
@@ -123,17 +134,13 @@ def audit(plan: AuditPlan, *, progress: Progress = SILENT, command: str | None =
             replicates=plan.run.bootstrap,
             rng=_generator(plan.run.seed, "classes"),
         )
-        verdict = decide(
+        verdict = decided_by(
             calibrated,
-            case,
-            alpha=policy.alpha,
-            tau=policy.margin,
-            access=access,
-            accept_black_box=policy.accept_black_box,
-            missed=missed,
-            suspicions=(*suspicions, *kept),
-            faithful=faithful,
+            suspicions=(*doubts.lines, *kept),
+            remedy=doubts.remedy,
+            faithful=doubts.faithful,
         )
+        verdict = upheld(verdict, doubts, policy.margin, without_references)
     return write_record(
         Run(
             plan=plan,

@@ -10,6 +10,9 @@ pass          no such probe, no single probe that lies beyond the margin before 
               probe cannot pay for what is kept on another
 inconclusive  anything else; what cannot be seen never passes
 
+What speaks against the references rules a pass out as well; whether a fail stands beside them, says
+:mod:`unaudit.standing`.
+
 Distances between the insides of models have no direction: one beyond the margin rules a pass out
 and never makes the audit fail.
 
@@ -74,6 +77,7 @@ def decide(
     accept_black_box: bool,
     missed: Sequence[Missed] = (),
     suspicions: Sequence[str] = (),
+    remedy: str | None = None,
     faithful: bool = True,
 ) -> Verdict:
     """Apply the rule; see the module's head.
@@ -87,6 +91,7 @@ def decide(
         accept_black_box: whether black-box evidence alone may pass.
         missed: probes that gave none.
         suspicions: reasons to doubt the references; any of them rules a pass out.
+        remedy: the next step that would settle them.
         faithful: whether references are what their recipe should make; if not, they do not count
             towards the assurance level.
     """
@@ -108,7 +113,7 @@ def decide(
         and not only_differs(c)
         for c in calibrated
     )
-    if outcome == "pass" and suspicions:
+    if outcome != "fail" and suspicions:
         outcome = "inconclusive"
         caps.extend(suspicions)
     if outcome == "pass" and not inside and not accept_black_box:
@@ -133,7 +138,7 @@ def decide(
         reasons=reasons(failing, families, tau),
         caps=tuple(caps),
         missing=missing_inputs(case),
-        next_step=next_step(holding, case, access, suspicions)
+        next_step=next_step(holding, case, access, suspicions, remedy)
         if outcome == "inconclusive"
         else None,
     )

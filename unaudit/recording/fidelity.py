@@ -1,4 +1,4 @@
-"""Recipe fidelity as the record shows it."""
+"""Whether the retrained models were trained as the original was, as the record shows it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from unaudit.report import record as schema
 
 
 def fidelity_part(found: Fidelity | None) -> schema.Fidelity | None:
-    """None where no reference was made from the recipe."""
+    """None without an original or without retrained models."""
     if found is None:
         return None
     return schema.Fidelity(
