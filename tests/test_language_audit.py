@@ -395,7 +395,7 @@ def test_references_are_trained_and_their_perplexities_shown(
     assert main(line) == 0
     names, *rows, last = capsys.readouterr().out.splitlines()
     assert names.split() == ["model", "forget", "retain", "unseen"]
-    assert last == "perplexities; 2 retrained models, 1 calibrators"
+    assert last == "perplexities; 2 retrained models, 1 calibrator"
     shown = {row[:24].strip(): [float(cell) for cell in row[24:].split()] for row in rows}
     assert list(shown) == ["subject", "original", "retrained 1", "retrained 2", "finetune"]
     case = world.case(Store(tmp_path / "store"))

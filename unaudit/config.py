@@ -55,8 +55,12 @@ def toml_value(text: str) -> Any:
         return text
 
 
-def read_values(path: Path) -> dict[str, Any]:
+def read_values(path: Path, flag: str = "--config") -> dict[str, Any]:
     """The values of a config file, its relative paths made relative to the file's folder.
+
+    Args:
+        path: of the file.
+        flag: that names such a file on the line, for messages.
 
     Raises:
         InputError: the file cannot be read or is not TOML.
@@ -65,7 +69,7 @@ def read_values(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise InputError(f"{name}: {error.strerror or error}; check --config") from None
+        raise InputError(f"{name}: {error.strerror or error}; check {flag}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{name}: not valid TOML: {plain(error, 200)}") from None
     return anchor_paths(values, path.parent)

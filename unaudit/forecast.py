@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unaudit.access import (
@@ -12,15 +13,16 @@ from unaudit.access import (
     splits_to_run,
     within_access,
 )
-from unaudit.case import build_case
+from unaudit.case import Case, build_case
 from unaudit.cost import Cost
 from unaudit.engine.store import Store
 from unaudit.evidence import Access, Family, ProbeCard, SplitName
-from unaudit.explain import missing_inputs
-from unaudit.measuring import Missed, obstacle
+from unaudit.explain import FAMILY_WORDS, missing_inputs
+from unaudit.measuring import Missed
 from unaudit.plan import AuditPlan
 from unaudit.progress import SILENT, Progress
 from unaudit.references import planned
+from unaudit.rehearsal import unscored, will_run
 from unaudit.shadows.power import Power
 from unaudit.verdict import assurance_level, required_families
 
@@ -70,30 +72,64 @@ def preview(plan: AuditPlan, *, progress: Progress = SILENT) -> Preview:
     case, shadows = found.case, found.shadows
     access = access_level(plan, case)
     probes, out_of_reach = within_access(probes, access)
-    obstacles = [(probe.card, obstacle(probe.card, case)) for probe in probes]
-    skipped = [Missed(card, "skipped", reason) for card, reason in obstacles if reason]
+    if shadows is not None:
+        told = unscored(shadows.design, plan.shadows.queries, plan.shadows.unlearner)
+        case = replace(case, shadows=told)
+    probes, skipped = will_run(probes, case, plan.run.seed)
+    cards = tuple(probe.card for probe in probes)
     with_references = case.original is not None and len(case.retrained) > 1
+    with_shadows = any(card.shadows is not None for card in cards)
     sizes = {name: len(case.splits[name]) for name in splits_to_run(case)}
     models = len(case.candidates) + len(case.calibrators)
-    will_run = tuple(card for card, reason in obstacles if reason is None)
-    attacks = any(card.name == "lira" for card in will_run)
+    attacks = any(card.name == "lira" for card in cards)
+    level = assurance_level(access, with_references, with_shadows)
+    required = required_families(access, with_references)
     return Preview(
         subject=case.subject.model.provenance.name,
         splits={name: len(split) for name, split in case.splits.items()},
         scenario=case.scenario,
         access=access,
-        assurance_level=assurance_level(access, with_references, plan.shadows.count > 0),
+        assurance_level=level,
         forward_passes=models * len(sizes),
         examples=models * sum(sizes.values()),
         cost=found.cost,
         power=shadows.power if shadows is not None and attacks else None,
         given_up=None if shadows is None else shadows.given_up,
-        will_run=will_run,
+        will_run=cards,
         will_not_run=(*skipped, *left_out, *out_of_reach, *broken_plugins()),
-        required=required_families(access, with_references),
-        missing=missing_inputs(case),
+        required=required,
+        missing=(
+            *missing_inputs(case),
+            *_blocked(required, cards),
+            *_next_level(level, case, plan),
+        ),
         warnings=case.warnings,
         tau=plan.policy.margin,
         alpha=plan.policy.alpha,
         accept_black_box=plan.policy.accept_black_box,
     )
+
+
+def _blocked(required: Sequence[Family], cards: Sequence[ProbeCard]) -> tuple[str, ...]:
+    """Families that must be like retrained for a pass, and of which no probe will run."""
+    there = {card.family for card in cards}
+    return tuple(
+        f"a probe of the {FAMILY_WORDS[family]} family: no pass without one (see 'Will not run')"
+        for family in required
+        if family not in there
+    )
+
+
+def _next_level(level: int, case: Case, plan: AuditPlan) -> tuple[str, ...]:
+    """What would lift the assurance level by one; of level 1, the missing inputs say it."""
+    recorded = [candidate.label for candidate in case.candidates if candidate.recorded]
+    if level == 2 and recorded:
+        return (f"the weights of the {', '.join(recorded)}: recorded outputs show nothing inside",)
+    if level == 2:
+        return ("white-box access (--access white-box): nothing inside the models is looked at",)
+    if level == 3 and not plan.shadows.count:
+        recipe = "" if plan.recipe is not None else " and a [recipe] to train them by"
+        return (f"shadow models (--shadows N{recipe}): with an attack by them, level 4",)
+    if level == 3:
+        return ("an attack with shadow models that can run here (see 'Will not run'): level 4",)
+    return ()

@@ -148,8 +148,9 @@ def obstacle(card: ProbeCard, case: Case) -> str | None:
                 )
     if card.comparative and len(case.retrained) < MIN_COMPARED:
         return (
-            f"compares with retrained models and needs {MIN_COMPARED} of them, "
-            f"there are {len(case.retrained)}; add --retrained"
+            f"compares with retrained models and needs {MIN_COMPARED} of them, there are "
+            f"{len(case.retrained)}; add --retrained, or where a recipe makes them, raise "
+            "calibration.retrained"
         )
     return None
 

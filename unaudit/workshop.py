@@ -35,7 +35,7 @@ from unaudit.loading.libraries import libraries
 from unaudit.plan import AuditPlan, RecipeSection
 from unaudit.progress import SILENT, Progress
 from unaudit.text import plain
-from unaudit.training.base import Base, load_base
+from unaudit.training.base import Base, Reader, load_base
 from unaudit.training.defaults import Setting, setting_of
 from unaudit.training.model_job import model_job, task_of, weights_of
 from unaudit.training.together import Together
@@ -81,6 +81,7 @@ class Workshop:
         self.module = model.module
         recipe = plan.recipe or RecipeSection()
         self._starts_from, self._stated_arch = recipe.base, plan.model.arch
+        self._reads = Reader.of(self.train, plan.preprocess.tokenizer or model.provenance.name)
         self.setting: Setting = setting_of(
             recipe.model_dump(exclude={"base"}),
             self.module,
@@ -108,7 +109,7 @@ class Workshop:
             for candidate in (case.subject, case.original)
             if candidate is not None and isinstance(candidate.model, LoadedModel)
         }
-        return load_base(self._starts_from, self.module, self._stated_arch, saw_all)
+        return load_base(self._starts_from, self.module, self._stated_arch, saw_all, self._reads)
 
     def make(
         self,

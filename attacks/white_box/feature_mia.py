@@ -22,6 +22,7 @@ from unaudit.evidence import (
     IntArray,
     ProbeCard,
     Scores,
+    Skipped,
     SplitName,
 )
 from unaudit.stats import auc
@@ -84,30 +85,18 @@ class ActivationAttack:
     def __call__(self, view: WhiteBox, rng: np.random.Generator) -> Evidence:
         if (skip := absent(self.card, view)) is not None:
             return skip
-        rows = _candidates(view, rng)
-        half = {split: deal(view.labels(split)[rows[split]], 2, rng) for split in SPLITS}
+        sides = self._sides(view, rng)
+        if isinstance(sides, Skipped):
+            return sides
         parts: dict[SplitName, list[tuple[IntArray, FloatArray]]] = {split: [] for split in SPLITS}
-        fitted = []
-        least = 1 if unlabeled(view) is not None else 2
-        for side in (0, 1):
-            own = {split: rows[split][half[split] == side] for split in SPLITS}
-            opposite = {split: rows[split][half[split] != side] for split in SPLITS}
-            pairs = _pairs(view, own, self.max_fit, rng)
-            per_side = sum(len(pair.members) for pair in pairs if pair.split == "retain")
-            if len(pairs) < least or 2 * per_side < MIN_EXAMPLES:
-                of_classes = " of two classes" if least > 1 else ""
-                return too_few(2 * per_side, f"retain and as many unseen examples{of_classes}")
-            fitted.append(per_side)
-            attacker = _Attacker.of(view, pairs, self.l2)
-            for split in SPLITS:
-                parts[split].append(attacker.judge(view, split, opposite[split]))
+        for side in sides:
+            attacker = _Attacker.of(view, side.pairs, self.l2)
+            for split, rows in side.compared.items():
+                parts[split].append((rows, attacker.judge(view, split, rows)))
         judged = {split: _in_order(found) for split, found in parts.items()}
-        for split, least in (("forget", 1), ("unseen", MIN_EXAMPLES)):
-            if len(judged[split][0]) < least:
-                return too_few(len(judged["unseen"][0]), "unseen examples of the forget classes")
         kept = [split for split in SPLITS if len(judged[split][0]) >= MIN_EXAMPLES]
         scores = {split: judged[split][1] for split in (*kept, "forget")}
-        detail: dict[str, Any] = {"fitted_per_side": min(fitted)}
+        detail: dict[str, Any] = {"fitted_per_side": min(side.fitted_on for side in sides)}
         if "retain" in scores:
             detail["retain_auc"] = auc(scores["retain"], scores["unseen"])
         return Scores(
@@ -119,6 +108,30 @@ class ActivationAttack:
             detail=detail,
         )
 
+    def _sides(self, view: WhiteBox, rng: np.random.Generator) -> list[_Side] | Skipped:
+        """Two halves, each fitted on and judged by the attacker of the other."""
+        rows = _candidates(view, rng)
+        half = {split: deal(view.labels(split)[rows[split]], 2, rng) for split in SPLITS}
+        sides = []
+        least = 1 if unlabeled(view) is not None else 2
+        for number in (0, 1):
+            own = {split: rows[split][half[split] == number] for split in SPLITS}
+            opposite = {split: rows[split][half[split] != number] for split in SPLITS}
+            pairs = _pairs(view, own, self.max_fit, rng)
+            side = _Side(pairs, _comparable(view, opposite, pairs))
+            if len(pairs) < least or 2 * side.fitted_on < MIN_EXAMPLES:
+                of_classes = " of two classes" if least > 1 else ""
+                return too_few(
+                    2 * side.fitted_on, f"retain and as many unseen examples{of_classes}"
+                )
+            sides.append(side)
+        forget, unseen = (
+            sum(len(side.compared[split]) for side in sides) for split in ("forget", "unseen")
+        )
+        if forget < 1 or unseen < MIN_EXAMPLES:
+            return too_few(unseen, "unseen examples of the forget classes")
+        return sides
+
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
@@ -129,6 +142,20 @@ class _Pair:
     """Where the members are from: retain, or forget where nothing of the class is retained."""
     members: IntArray
     others: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """What one attacker is fitted on, and what it judges."""
+
+    pairs: list[_Pair]
+    compared: Mapping[SplitName, IntArray]
+    """Rows of the opposite half."""
+
+    @property
+    def fitted_on(self) -> int:
+        """Members, and as many others."""
+        return sum(len(pair.members) for pair in self.pairs if pair.split == "retain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,21 +194,18 @@ class _Attacker:
         ]
         return cls(geometry, scaling, head, np.array(usual))
 
-    def judge(
-        self, view: WhiteBox, split: SplitName, rows: IntArray
-    ) -> tuple[IntArray, FloatArray]:
-        """Those of ``rows`` that can be compared with the forget set, and their log-odds."""
+    def judge(self, view: WhiteBox, split: SplitName, rows: IntArray) -> FloatArray:
+        """(n,) log-odds of rows that can be compared with the forget set."""
         labels = view.labels(split)[rows]
-        comparable = np.intersect1d(self.geometry.classes, view.forget_classes)
-        at = np.flatnonzero(np.isin(labels, comparable))
-        log_odds = np.empty(len(at))
-        for start in range(0, len(at), ROWS_AT_ONCE):
-            part = at[start : start + ROWS_AT_ONCE]
-            features = view.features(split, rows[part]).astype(np.float64)
-            signals = self.scaling(self.geometry.signals(features, labels[part]))
-            usual = self.usual[np.searchsorted(self.geometry.classes, labels[part])]
+        log_odds = np.empty(len(rows))
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            own = labels[start : start + ROWS_AT_ONCE]
+            part = rows[start : start + ROWS_AT_ONCE]
+            features = view.features(split, part).astype(np.float64)
+            signals = self.scaling(self.geometry.signals(features, own))
+            usual = self.usual[np.searchsorted(self.geometry.classes, own)]
             log_odds[start : start + len(part)] = _log_odds(self.head, signals) - usual
-        return rows[at], log_odds
+        return log_odds
 
 
 def _log_odds(head: Head, signals: FloatArray) -> FloatArray:
@@ -218,6 +242,15 @@ def _pairs(
         if count >= MIN_OF_CLASS:
             pairs.append(_Pair(label, split, members[:count], others[:count]))
     return pairs
+
+
+def _comparable(
+    view: WhiteBox, rows: Mapping[SplitName, IntArray], pairs: list[_Pair]
+) -> dict[SplitName, IntArray]:
+    """Those of some rows that can be compared with the forget set: of its classes, as far as there
+    are pairs of them."""
+    classes = np.intersect1d([pair.label for pair in pairs], view.forget_classes)
+    return {split: own[np.isin(view.labels(split)[own], classes)] for split, own in rows.items()}
 
 
 def _in_order(parts: list[tuple[IntArray, FloatArray]]) -> tuple[IntArray, FloatArray]:

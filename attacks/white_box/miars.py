@@ -70,20 +70,22 @@ class NeighborAttack(ABC):
             return skip
         if view.scenario not in self.card.scenarios:
             return Skipped(f"no {self.members} example has a class of the forget set")
-        polled = _Polled()
-        left_out = []
+        kept, left_out = [], []
         for label in view.forget_classes:
             where = {split: _rows_of(view, split, label) for split in view.splits}
             if min(len(where[self.members]), len(where["unseen"])) < MIN_PAIRS:
                 left_out.append(label)
-                continue
-            self._poll_class(view, where, polled, rng)
-        unseen = polled.count("unseen")
-        if unseen < MIN_EXAMPLES or not polled.count("forget"):
+            else:
+                kept.append(where)
+        unseen = sum(len(where["unseen"]) for where in kept)
+        if unseen < MIN_EXAMPLES:
             return Skipped(
                 f"needs at least {MIN_EXAMPLES} unseen examples in classes with {MIN_PAIRS} unseen "
                 f"and {MIN_PAIRS} {self.members} examples each, found {unseen}"
             )
+        polled = _Polled()
+        for where in kept:
+            self._poll_class(view, where, polled, rng)
         return self._scores(view, polled, left_out)
 
     def _poll_class(

@@ -249,8 +249,9 @@ def test_the_group_explains_itself(run: Run) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_texts_are_refused_in_words_of_its_own(run: Run, here: Path) -> None:
-    (here / "train.jsonl").write_text('{"text": "some words", "label": 0}\n', encoding="utf-8")
+@pytest.mark.parametrize("labels", ["", ', "label": 0'])
+def test_texts_are_refused_in_words_of_its_own(run: Run, here: Path, labels: str) -> None:
+    (here / "train.jsonl").write_text(f'{{"text": "some words"{labels}}}\n', encoding="utf-8")
     result = run("canary", "make", "train.jsonl")
     assert result.code == 2
     assert "train.jsonl holds texts; canaries are made of images" in result.complaint()

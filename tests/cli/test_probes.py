@@ -59,7 +59,7 @@ def test_all_are_listed(run: Run) -> None:
     [
         ("entropy", "black-box", "classifiers"),
         ("min-k-plus-plus", "black-box  lm", "language models"),
-        ("activation-distance-l2", "black-box", "classifiers"),
+        ("activation-distance-l2", "black-box  any", "classifiers and language models"),
         ("loss", "black-box  any", "classifiers and language models"),
     ],
 )

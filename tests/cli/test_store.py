@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Run
+from tests.hugging_face import trained_tokenizer, words, write_jsonl
 from unaudit.cli.quantities import age
-from unaudit.cli.store import _iso
+from unaudit.cli.store import PURPOSES, _iso
+from unaudit.data import open_dataset
+from unaudit.data.text_dataset import TextDataset
 from unaudit.engine.store import Store, content_key
+from unaudit.plan import DataSection, PreprocessSection
 
 LOGITS = [content_key("logits", number=number) for number in range(3)]
 MODEL = content_key("unaudit.training.model_job:make_model", seed=1)
@@ -43,6 +47,23 @@ def spoil(root: Path, key: str) -> Path:
     path = path_of(root, key)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     return path
+
+
+def test_everything_that_texts_leave_is_explained(run: Run, tmp_path: Path) -> None:
+    trained_tokenizer(words()).save(str(tmp_path / "tokenizer.json"))
+    path = write_jsonl(tmp_path / "d.jsonl", ["w1 w2", "w3"], [0, 1], "t")
+    data = open_dataset(
+        str(path),
+        DataSection(),
+        PreprocessSection(tokenizer=str(tmp_path)),
+        Store(tmp_path / "store"),
+    )
+    assert isinstance(data, TextDataset)
+    assert len(data.compressed_sizes()) == len(data.fingerprints()) == 2
+    found = json.loads(run("store", "ls", "--store", tmp_path / "store", "--json").out)
+    kinds = {kind["kind"] for kind in found["kinds"]}
+    assert {"tokens", "token counts", "unknown tokens"} < kinds <= {*PURPOSES}
+    assert "token scores" in PURPOSES
 
 
 def test_ls_groups_by_kind_and_says_what_each_is(run: Run, root: Path) -> None:

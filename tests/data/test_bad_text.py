@@ -18,6 +18,12 @@ from tests.data.conftest import Opener
         ("label\n1\n", "no columns besides label and id"),
         ("a,label\n", "holds no examples"),
         ("a,label\n1,0\n2\n", "not a table of separated values"),
+        ("a,label\n1,0\n2,3,1\n", "put values that hold a separator in double quotes"),
+        (
+            "a;label\n1;0\n",
+            "the one column 'a;label', with semicolons in it; separate columns with",
+        ),
+        ("a\tlabel\n1\t0\n", "with tabs in it; separate columns with commas (.csv)"),
         ("a,a,label\n1,1,0\n", "two columns have the same name"),
         ("a,label\n1,0\nx,1\n", "example 1 has 'x' in column 'a', which must hold numbers"),
         ("a,label\n1,0\n,1\n", "example 1 has no value in column 'a'"),
@@ -40,7 +46,14 @@ def test_csv(tmp_path: Path, opened: Opener, text: str, complaint: str) -> None:
 
 def test_csv_that_is_not_utf8(tmp_path: Path, opened: Opener) -> None:
     (tmp_path / "d.csv").write_bytes(b"a,label\n1,caf\xe9\n")
-    assert "not a table of separated values" in complaint_about(opened, tmp_path / "d.csv")
+    said = complaint_about(opened, tmp_path / "d.csv")
+    assert "not a table of separated values" in said
+    assert said.endswith("; save it as UTF-8")
+
+
+def test_tsv_with_commas(tmp_path: Path, opened: Opener) -> None:
+    (tmp_path / "d.tsv").write_text("a,label\n1,0\n")
+    assert "with commas in it; separate columns" in complaint_about(opened, tmp_path / "d.tsv")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tests.data.conftest import Opener, is_one_line
 from tests.data.test_text import (
     LABELS,
     TEXTS,
+    WRITERS,
     all_rows,
     rows_of,
     text_input,
@@ -82,6 +83,35 @@ def test_two_columns_contradict_each_other(stored: Path, opened: Opener) -> None
     numbers = write_jsonl(stored.with_name("n.jsonl"), [{"a": 1, "y": 0}])
     with pytest.raises(InputError, match="column 'a' holds no texts"):
         opened(numbers, {"text_column": "a"}, text=text_input())
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("column", ["sentence", "label"])
+def test_a_model_of_texts_is_told_which_column_it_needs(
+    suffix: str, column: str, tmp_path: Path, opened: Opener
+) -> None:
+    """Not that texts are no numbers."""
+    rows = [{"id": i, "label": 0, column: value} for i, value in (("a", 0), ("b", 1))]
+    if column == "sentence":
+        rows = [{**row, column: "w1 w2"} for row in rows]
+    path = WRITERS[suffix](tmp_path / f"d.{suffix}", rows)
+    message = (
+        r"the model reads texts, and no column of texts is called text \(found: .*\); set data"
+    )
+    with pytest.raises(UsageError, match=message):
+        opened(path, text=text_input())
+    with pytest.raises(UsageError, match=message.replace("the model", "a language model")):
+        opened(path, text=text_input(causal=True))
+
+
+def test_labels_that_are_named_and_not_there(tmp_path: Path, opened: Opener) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [{"text": "w1 w2", "y": 0, "label": 1}])
+    with pytest.raises(UsageError, match=r"no column .* 'lable'.*did you mean 'label'\?\)$"):
+        opened(path, {"label_column": "lable"}, text=text_input())
+    with pytest.raises(UsageError, match=r"or take it out: texts for a language model need no lab"):
+        opened(path, {"label_column": "lable"}, text=text_input(causal=True))
+    with pytest.raises(UsageError, match=r"both 'label' and 'y' exist; set data.label_column$"):
+        opened(path, text=text_input(causal=True))
 
 
 def test_a_file_that_changes_meanwhile_is_refused(stored: Path, opened: Opener) -> None:

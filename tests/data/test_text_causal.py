@@ -49,8 +49,8 @@ def as_texts(dataset: Dataset) -> TextDataset:
     return dataset
 
 
-SOME = (*TEXTS[:1], *TEXTS[2:])
-"""Those of two tokens or more."""
+SOME = (*TEXTS[:1], TEXTS[2], "w1 unheard w2 w3", TEXTS[4])
+"""Of two tokens or more each, nearly all known."""
 
 
 @pytest.mark.parametrize("ids", [None, "abcd"])

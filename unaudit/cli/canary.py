@@ -13,6 +13,7 @@ import click
 
 from unaudit.cli.consoles import note
 from unaudit.cli.options import AuditCommand
+from unaudit.cli.surroundings import holds_texts
 from unaudit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -176,18 +177,22 @@ def _open(plan: AuditPlan) -> tuple[Dataset, Dataset | None]:
     from unaudit.engine.store import Store
     from unaudit.text import plain
 
+    assert plan.data.train is not None
+    texts = UsageError(
+        f"{plain(plan.data.train, 400)} holds texts; canaries are made of images and other arrays "
+        "of numbers"
+    )
+    # texts without labels are data as well, for a language model
+    if plan.data.input_column is None and holds_texts(plan.data.train):
+        raise texts
     stored = plan.preprocess.model_copy(
         update={"scale": 1.0, "mean": None, "std": None, "center_crop": None}
     )
     store = Store(None if plan.run.store is None else Path(plan.run.store))
-    assert plan.data.train is not None
     try:
         train = open_dataset(plan.data.train, plan.data, stored, store)
     except NotForTextsError:
-        raise UsageError(
-            f"{plain(plan.data.train, 400)} holds texts; canaries are made of images and other "
-            "arrays of numbers"
-        ) from None
+        raise texts from None
     if plan.data.unseen is None:
         return train, None
     classes = train.classes or ()

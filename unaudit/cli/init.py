@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +13,19 @@ import click
 from unaudit.cli.consoles import note
 from unaudit.cli.options import AuditCommand
 from unaudit.cli.progress import is_interactive
+from unaudit.cli.surroundings import CONFIG, found_around, is_text_model, text_column
 from unaudit.errors import InputError, UsageError
 
 DEFAULT = "unaudit.toml"
+RETRAINED = "references.retrained"
 QUESTIONS: tuple[tuple[str, str], ...] = (
-    ("model.path", "The model to audit (file, or outputs:FILE.npz)"),
+    ("model.path", "The model to audit (file, Hugging Face folder, or outputs:FILE.npz)"),
     ("model.arch", "Its architecture, e.g. torchvision:resnet18?num_classes=10"),
     ("data.train", "The original's training data, forget examples included"),
     ("request.forget", "File of forget ids, one per line"),
     ("data.unseen", "Examples that no model was trained on"),
     ("references.original", "The model before unlearning"),
-    ("references.retrained", "Models trained without the forget set, separated by spaces"),
+    (RETRAINED, "Models trained without the forget set, separated by spaces"),
 )
 EXAMPLES: Mapping[str, str] = {
     "model.path": "model.safetensors",
@@ -31,8 +34,11 @@ EXAMPLES: Mapping[str, str] = {
     "request.forget": "forget.txt",
     "data.unseen": "unseen.npz",
     "references.original": "original.safetensors",
-    "references.retrained": "retrained-1.safetensors retrained-2.safetensors",
+    RETRAINED: "retrained-1.safetensors retrained-2.safetensors",
+    "data.text_column": "text",
 }
+NOTHING = "-"
+"""The answer that leaves a question open for which something was found."""
 TEMPLATE = """\
 # What 'unaudit check' should do. Flags on the line stand above this file.
 # Relative paths are taken from this file's folder. Lines that start with # are
@@ -72,12 +78,13 @@ schema_version = 1
 # Columns or arrays. Default: the usual names, if just one of them is there.
 # id_column = "id"
 # input_column = "image"
+# Texts for a language model need no labels: without them, leave this out.
 # label_column = "label"
 # Whose record an example is, where one person has several: the report then also
 # combines evidence per person. Never an input.
 # group_column = "person"
 # Column of texts, instead of input_column (parquet, csv, jsonl).
-# text_column = "text"
+{data.text_column}
 
 [preprocess]
 # From stored examples to the model's input, in this order.
@@ -200,18 +207,36 @@ schema_version = 1
 def init(file: str, yes: bool, force: bool) -> None:
     """Ask for the files of an audit, then write a commented FILE (unaudit.toml by default).
 
+    Files of usual names beside FILE (subject, original, retrained-1, train.jsonl, unseen.jsonl,
+    forget.txt and the like) are proposed. Where FILE is a Hugging Face folder, unaudit.toml is
+    written to audit that model.
+
     Asks nothing where nobody can answer (no terminal, CI, --yes).
     """
+    found: dict[str, str] = {}
+    if is_text_model(file):
+        found, file = {"model.path": file}, DEFAULT
     target = Path(file)
+    if target.is_dir():
+        raise UsageError(
+            f"{file} is a folder, and no Hugging Face folder ({CONFIG}); name the file to write"
+        )
     if target.exists() and not force:
         raise UsageError(f"{file} exists; --force overwrites it, or name another file")
-    answers: dict[str, str] = {}
+    found = found_around(target.parent) | found
+    answers = found
     if not yes and is_interactive(sys.stdin):
-        note("press Enter to leave an answer open; every key is explained in the file")
-        for key, question in QUESTIONS:
-            answer = click.prompt(question, default="", show_default=False, err=True).strip()
-            if answer:
-                answers[key] = answer
+        note(
+            "press Enter to take what stands in brackets, or to leave an answer open (as "
+            f"{NOTHING} does); every key is explained in the file"
+        )
+        answers = {key: _beside(target, key, said) for key, said in _asked(found).items()}
+    elif found:
+        filled = ", ".join(f"{key} = {value}" for key, value in found.items())
+        note(f"filled in from what lies here: {filled}; check it")
+    model, train = (target.parent / answers.get(key, "") for key in ("model.path", "data.train"))
+    if (column := text_column(model, train)) is not None:
+        answers = {**answers, "data.text_column": column}
     text = config_text(answers)
     try:
         target.write_text(text, encoding="utf-8")
@@ -222,6 +247,31 @@ def init(file: str, yes: bool, force: bool) -> None:
     click.echo(f"wrote {file}")
     named = "" if file == DEFAULT else f" --config {file}"
     note(f"next: fill it in, then 'unaudit plan{named}' says what 'unaudit check{named}' will do")
+
+
+def _asked(found: Mapping[str, str]) -> dict[str, str]:
+    """Answers by key, ``found`` proposed; open questions are left out."""
+    answers: dict[str, str] = {}
+    for key, question in QUESTIONS:
+        if key == "model.arch" and is_text_model(answers.get("model.path", "")):
+            continue
+        proposed = found.get(key, "")
+        answer = click.prompt(question, default=proposed, show_default=bool(proposed), err=True)
+        if answer.strip() not in ("", NOTHING):
+            answers[key] = answer.strip()
+    return answers
+
+
+def _beside(target: Path, key: str, answer: str) -> str:
+    """An answer that is a path from here, as one from the folder of the file."""
+
+    def moved(path: str) -> str:
+        beside = target.parent / path
+        if key == "model.arch" or beside.exists() or not Path(path).exists():
+            return path
+        return os.path.relpath(path, target.parent)
+
+    return " ".join(map(moved, answer.split())) if key == RETRAINED else moved(answer)
 
 
 def config_text(answers: Mapping[str, str]) -> str:
@@ -235,7 +285,7 @@ def config_text(answers: Mapping[str, str]) -> str:
 
 
 def _toml(key: str, answer: str) -> str:
-    if key != "references.retrained":
+    if key != RETRAINED:
         return _string(answer)
     return f"[{', '.join(_string(word) for word in answer.split())}]"
 

@@ -61,7 +61,7 @@ def _list(console: Console, cards: list[tuple[str, ProbeCard]]) -> None:
             line = f"  {one_line(name):<{column}}{title:<32}{card.access:<11}{task_of(card)}"
             console.print(line.rstrip())
     console.print("\n* compares with retrained models  + needs shadow models (--shadows N)")
-    console.print("text: reads language models; any: reads them and classifiers; else classifiers")
+    console.print("lm: reads language models; any: reads them and classifiers; else classifiers")
     console.print(f"{len(cards)} probes; explain one with: unaudit probes NAME")
 
 
@@ -95,7 +95,7 @@ def _explain(console: Console, name: str, kind: type[Probe]) -> None:
 
 
 def task_of(card: ProbeCard) -> str:
-    """``text`` of a probe for language models alone, ``any`` of one for classifiers as well."""
+    """``lm`` of a probe for language models alone, ``any`` of one for classifiers as well."""
     if "language-modeling" not in card.tasks:
         return ""
     return "any" if "classification" in card.tasks else "lm"

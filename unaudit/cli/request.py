@@ -90,15 +90,25 @@ def plan_from_line(ctx: click.Context, *, references: bool = True) -> Line:
 
 
 def _recipe(path: Path) -> dict[str, Any]:
-    """The keys of a recipe file, which may stand under [recipe] or on their own."""
-    from unaudit.config import anchor_paths, read_values
+    """The keys of a recipe file, which may stand under [recipe] or on their own.
 
-    values = read_values(path)
+    Raises:
+        UsageError: they are not those of a recipe.
+        InputError: the file cannot be read.
+    """
+    from unaudit.config import anchor_paths, read_values
+    from unaudit.plan import AuditPlan
+
+    values = read_values(path, "--recipe")
+    others = [key for key in values if key not in ("recipe", "schema_version")]
     if "recipe" not in values:
         values = anchor_paths({"recipe": values}, path.parent)
+    elif others:
+        note(f"using the recipe of {path}, and nothing else of it ({', '.join(others)})")
     recipe = values["recipe"]
     if not isinstance(recipe, dict):
         raise UsageError(f"{path}: recipe must be a section, [recipe], with keys of its own")
+    AuditPlan.build({"recipe": recipe}, source=f"--recipe {path}")
     return recipe
 
 

@@ -15,6 +15,7 @@ from unaudit.cli.flags import flags_of, quiet_flag
 from unaudit.cli.options import AuditCommand, PlainOption
 from unaudit.cli.progress import progress_on_stderr
 from unaudit.cli.request import plan_from_line
+from unaudit.cli.surroundings import is_text_model
 from unaudit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def unlearn(
         weights = make(method, plan, settings, progress)
     _write(target, weights)
     if not quiet:
-        note(f"wrote {output}")
+        original = plan.model.path or ""
+        arch = f"; audit it with --arch hf:{original}" if is_text_model(original) else ""
+        note(f"wrote {output}{arch}")
 
 
 def _refuse_input(target: Path, plan: AuditPlan) -> None:

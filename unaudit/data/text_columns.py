@@ -35,8 +35,17 @@ def label_column(source: Source, columns: list[str], reading: Reading) -> str | 
     Raises:
         UsageError: it is missing, or several bear a usual name.
     """
-    find = pick_column if feeds_language_model(reading) else need_column
-    return find(source, columns, reading.data.label_column, LABEL_NAMES, "label_column")
+    wanted = reading.data.label_column
+    if not feeds_language_model(reading):
+        return need_column(source, columns, wanted, LABEL_NAMES, "label_column")
+    try:
+        return pick_column(source, columns, wanted, LABEL_NAMES, "label_column")
+    except UsageError as error:
+        if wanted is None or wanted in columns:
+            raise
+        raise UsageError(
+            f"{error}; correct it, or take it out: texts for a language model need no labels"
+        ) from None
 
 
 def feeds_language_model(reading: Reading) -> bool:
@@ -57,13 +66,15 @@ def text_column(
         holds_text: whether a column holds texts.
 
     Raises:
-        UsageError: the named column is missing or holds no texts; a language model gets none.
+        UsageError: the named column is missing or holds no texts; a model of texts gets none.
     """
     data = reading.data
     if data.text_column is not None and data.input_column is not None:
         raise UsageError("data.text_column and input_column exclude each other; take one out")
     usual = [name for name in columns if name in TEXT_NAMES and holds_text(name)]
-    if feeds_language_model(reading) and data.text_column is None:
+    # a classifier may be fed with token ids, if somebody says so
+    feeds_texts = feeds_language_model(reading) or data.input_column is None
+    if reading.text is not None and feeds_texts and data.text_column is None:
         _need_texts(source, columns, usual, reading)
     if data.input_column is not None:
         return None
@@ -76,8 +87,9 @@ def text_column(
 
 
 def _need_texts(source: Source, columns: list[str], usual: list[str], reading: Reading) -> None:
-    """Refuse data without texts for a language model."""
-    where = f"{plain(source.spec, 400)}: a language model reads texts"
+    """Refuse data without texts for a model of texts."""
+    kind = "a language model" if feeds_language_model(reading) else "the model"
+    where = f"{plain(source.spec, 400)}: {kind} reads texts"
     if reading.data.input_column is not None:
         raise UsageError(f"{where}; name their column with data.text_column, not input_column")
     if not usual:

@@ -19,6 +19,7 @@ from unaudit.data.fingerprint import SIZE
 from unaudit.data.indexed import Index, IndexedDataset
 from unaudit.data.rows import rows_of
 from unaudit.data.source import Source
+from unaudit.data.text_notes import notes_on
 from unaudit.data.tokenize import BadTextError, Tokenization
 from unaudit.engine.store import Store, content_key
 from unaudit.errors import InputError
@@ -27,7 +28,8 @@ from unaudit.tokens import PADDING
 
 AT_ONCE = 1024
 """Texts that are tokenized at a time."""
-
+COUNTED = 1 << 20
+"""Tokens that are counted at a time."""
 Texts = Callable[[], Iterator[Sequence[object]]]
 """Reads the texts from the beginning, some at a time, in their order."""
 
@@ -76,7 +78,9 @@ class TextDataset(IndexedDataset):
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self._tokens = rows_of(tokens)
         self.input_shape = (int(self.lengths.max()),)
-        self.notes = (*notes, *self._told(int(lengths[:, 1].sum())))
+        cut, unknown = int(lengths[:, 1].sum()), self._unknown(tokens)
+        told = notes_on(self.name, self.lengths, tokenization, cut=cut, unknown=unknown)
+        self.notes = (*notes, *told)
 
     def batches(self, rows: IntArray, size: int) -> Iterator[torch.Tensor]:
         rows = np.asarray(rows, dtype=np.int64)
@@ -97,6 +101,11 @@ class TextDataset(IndexedDataset):
     def cheapest_order(self, rows: IntArray) -> IntArray:
         """Texts of like length together: a batch costs as much as its longest text."""
         return np.argsort(-self.lengths[rows], kind="stable").astype(np.int64)
+
+    @property
+    def tokenizer(self) -> bytes:
+        """The ``tokenizer.json`` that made the tokens."""
+        return self._tokenization.content
 
     def compressed_sizes(self) -> IntArray:
         """(n,) int64 bytes of each text after zlib at its default level: of
@@ -155,22 +164,6 @@ class TextDataset(IndexedDataset):
         self._check_count(done)
         self.source.check_unchanged()
 
-    def _told(self, cut: int) -> Iterator[str]:
-        """What a reader of a report must know of how long the texts are."""
-        most, context = self._tokenization.max_length, self._tokenization.context
-        if cut:
-            yield (
-                f"{cut} of {len(self)} texts of {self.name} were cut to {most} tokens "
-                "(preprocess.max_length)"
-            )
-        longer = int((self.lengths > context).sum()) if context is not None else 0
-        if longer:
-            yield (
-                f"{longer} of {len(self)} texts of {self.name} are longer than the {context} "
-                "tokens that the model takes, and were read in overlapping windows; probes that "
-                "look inside see the first window"
-            )
-
     def _check_rows(self, rows: IntArray) -> None:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows must lie in [0, {len(self)})")
@@ -184,6 +177,19 @@ class TextDataset(IndexedDataset):
         batch[np.arange(batch.shape[1]) < lengths[:, None]] = self._tokens.read(places)
         return batch
 
+    def _unknown(self, tokens: npt.NDArray[Any]) -> int:
+        """How many of all tokens are the unknown one."""
+        unknown = self._tokenization.unknown
+        if unknown is None:
+            return 0
+
+        def count(array: npt.NDArray[Any]) -> None:
+            parts = (tokens[at : at + COUNTED] for at in range(0, len(tokens), COUNTED))
+            array[0] = sum(np.count_nonzero(part == unknown) for part in parts)
+
+        key = content_key("unknown tokens", **self._decides)
+        return int(self._store.array(key, (1,), np.int64, count)[0])
+
     def _digest(self) -> str:
         digest = hashlib.sha256(
             json.dumps([self.index.content, self._tokenization.digest, self.classes]).encode()
@@ -193,9 +199,14 @@ class TextDataset(IndexedDataset):
             digest.update("\n".join(self.ids.tolist()).encode())
         return digest.hexdigest()
 
+    @property
+    def _decides(self) -> dict[str, str]:
+        """What token ids follow from."""
+        return {"content": self.index.content, "tokenization": self._tokenization.digest}
+
     def _tokenized(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """(n, 2) tokens of each text and whether it was cut, and (total,) int32 all token ids."""
-        decides = {"content": self.index.content, "tokenization": self._tokenization.digest}
+        decides = self._decides
         with tempfile.TemporaryFile() as held:
             written = False
 

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import csv
 
 from unaudit.data.array_dataset import ArrayDataset
-from unaudit.data.arrow import BadRowError, parse_numbers, reason_of
+from unaudit.data.arrow import BadRowError, parse_numbers
 from unaudit.data.dataset import Dataset
 from unaudit.data.ids import as_groups, as_ids
 from unaudit.data.indexed import Index
@@ -40,11 +38,9 @@ from unaudit.data.source import (
     pick_column,
 )
 from unaudit.data.text_columns import label_column, open_text_rows, text_column
+from unaudit.data.text_csv import BLOCK_BYTES, csv_columns, open_separated
 from unaudit.engine.store import content_key
 from unaudit.text import plain, quote
-
-BLOCK_BYTES = 16 << 20
-"""Longest line, and how much text is parsed at a time."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +72,7 @@ def open_csv(source: Source, reading: Reading) -> Dataset:
     Raises:
         InputError: the text is no table, or a column is missing or of the wrong kind.
     """
-    with _csv(source, None) as reader:
-        columns = list(reader.schema.names)
-    if len(set(columns)) != len(columns):
-        raise source.error("two columns have the same name; rename one")
+    columns = csv_columns(source)
     data = reading.data
     label = label_column(source, columns, reading)
     key = pick_column(source, columns, data.id_column, ID_NAMES, "id_column")
@@ -193,14 +186,14 @@ def _dataset(
 
 
 def _csv_rows(source: Source, columns: list[str]) -> Iterator[dict[str, Any]]:
-    with _csv(source, columns) as reader:
+    with open_separated(source, columns) as reader:
         for batch in reader:
             yield from batch.to_pylist()
 
 
 def _csv_blocks(source: Source, table: Table, columns: list[str]) -> Iterator[Block]:
     done = 0
-    with _csv(source, columns) as reader:
+    with open_separated(source, columns) as reader:
         for batch in reader:
             try:
                 inputs = [
@@ -216,25 +209,6 @@ def _csv_blocks(source: Source, table: Table, columns: list[str]) -> Iterator[Bl
                 groups=[] if table.group is None else batch.column(table.group).to_pylist(),
             )
             done += batch.num_rows
-
-
-@contextmanager
-def _csv(source: Source, columns: list[str] | None) -> Iterator[csv.CSVStreamingReader]:
-    """The table, some rows at a time; ``columns``, if known, are left as text."""
-    delimiter = "\t" if source.path.suffix.lower() == ".tsv" else ","
-    kinds = None if columns is None else dict.fromkeys(columns, pa.string())
-    try:
-        with csv.open_csv(
-            source.path,
-            read_options=csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(column_types=kinds, strings_can_be_null=False),
-        ) as reader:
-            yield reader
-    except (pa.ArrowException, OSError) as error:
-        raise source.error(
-            f"not a table of separated values ({reason_of(error)}); check the file"
-        ) from None
 
 
 def _json_blocks(source: Source, table: Table) -> Iterator[Block]:

@@ -57,6 +57,10 @@ class Tokenization:
     """Tokens that the model takes at once; None where it sets no bound."""
     causal: bool
     """Whether the tokens are for a model that predicts each from those before it."""
+    content: bytes
+    """Of the ``tokenizer.json``."""
+    unknown: int | None
+    """The id that stands for whatever the tokenizer does not know; None where it knows all."""
 
     def __init__(self, settings: PreprocessSection, text: TextInput | None) -> None:
         """
@@ -86,7 +90,9 @@ class Tokenization:
                 "holds texts, but there is no tokenizer; hand in the model as a Hugging Face "
                 f"folder, or set preprocess.tokenizer to a folder with {FILE}"
             )
+        self.content = content
         self._tokenizer = _made(content, where)
+        self.unknown = _unknown(content, self._tokenizer)
         try:
             reserved = int(self._tokenizer.num_special_tokens_to_add(False))
         except Exception:
@@ -188,6 +194,20 @@ def tokenizer_digest(content: bytes) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def tokens_of(content: bytes, where: str) -> dict[int, str]:
+    """The tokens of a ``tokenizer.json`` by id, added ones included.
+
+    Args:
+        content: of the file.
+        where: what comes before its name in messages.
+
+    Raises:
+        InputError: the library does not read it.
+    """
+    vocabulary = _made(content, where).get_vocab(with_added_tokens=True)
+    return {number: token for token, number in vocabulary.items()}
+
+
 def _length(stated: int | None, context: int | None, causal: bool) -> int | None:
     """Tokens of a text at most.
 
@@ -236,6 +256,15 @@ def _made(content: bytes, where: str) -> Any:
             f"{where} {FILE} is not one that the installed tokenizers reads ({error}); save the "
             "tokenizer again"
         ) from None
+
+
+def _unknown(content: bytes, tokenizer: Any) -> int | None:
+    """The id of the unknown token; which one that is the file says alone."""
+    model = json.loads(content).get("model")
+    settings = model if isinstance(model, dict) else {}
+    number, token = settings.get("unk_id"), settings.get("unk_token")
+    found = tokenizer.token_to_id(token) if isinstance(token, str) else number
+    return found if isinstance(found, int) else None
 
 
 def _library_version() -> str:

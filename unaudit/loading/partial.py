@@ -37,6 +37,8 @@ class Partial:
     """Of the file or folder, without those around it."""
     sha256: str
     """Of the file, or of the list of a folder's files."""
+    tokenizer: bytes | None = None
+    """The ``tokenizer.json`` beside them; None of a file of weights."""
 
 
 def load_partly(
@@ -62,7 +64,7 @@ def load_partly(
     if spec.startswith(OUTPUTS):
         raise UsageError(f"{plain(spec, 300)}: recorded outputs have no weights; name a model")
     path, label = Path(spec), plain(spec, 300)
-    wanted = _wanted(network)
+    wanted, tokenizer = _wanted(network), None
     with ExitStack() as until_taken:
         if path.is_dir():
             folder = arch if (arch or "").startswith("hf:") else None
@@ -70,6 +72,7 @@ def load_partly(
             assert isinstance(model, LoadedModel)  # folders hold no recorded outputs
             given = model.module.state_dict()
             sha256 = model.provenance.sha256
+            tokenizer = None if model.text is None else model.text.tokenizer
         else:
             until_taken.enter_context(naming(label))
             copy = until_taken.enter_context(private_copy(path, limits))
@@ -89,7 +92,7 @@ def load_partly(
             raise UsageError(
                 f"{label}: knows other tokens than the model; name weights of the same vocabulary"
             )
-    return Partial(kept, fresh, plain(path.name), sha256)
+    return Partial(kept, fresh, plain(path.name), sha256, tokenizer)
 
 
 def _named(tensors: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from unaudit.config import without_folders
+from unaudit.measuring import obstacle
 from unaudit.plan import AuditPlan
 from unaudit.recording.digest import digest_of
 from unaudit.report import record as schema
@@ -40,8 +41,8 @@ def describe_plan(run: Run) -> schema.Plan:
             unsigned=probe.card.unsigned,
         )
         for probe in run.probes
-        # what reads models of another kind is among those that did not run, and was never a test
-        if run.case.task in probe.card.tasks
+        # what cannot run on this case is among those that did not, and was never a test
+        if obstacle(probe.card, run.case) is None
     )
     config = _without_folders(settings)
     fixed = {

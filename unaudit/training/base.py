@@ -11,10 +11,18 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from unaudit.config import without_folders
+from unaudit.data import Dataset
+from unaudit.data.text_dataset import TextDataset
+from unaudit.data.tokenize import FILE, tokens_of
 from unaudit.errors import UsageError
 from unaudit.loading.partial import Partial, load_partly
 from unaudit.loading.wording import naming
-from unaudit.text import listed
+from unaudit.text import listed, quote
+
+MOST_RENAMED = 0.01
+"""Share of tokens that may be others where weights come from. This number is ours: models reserve a
+few tokens that later training puts to use, and another vocabulary shares hardly any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +39,29 @@ class Base:
         return hashlib.sha256(self.weights).hexdigest()
 
 
+@dataclass(frozen=True)
+class Reader:
+    """The tokenizer by which texts are read."""
+
+    name: str
+    """Of the model or folder that brings it, without the folders around it."""
+    content: bytes
+    """Of its ``tokenizer.json``."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, spec: str) -> Reader | None:
+        """What reads these examples, brought by ``spec``; None if they are no texts."""
+        if not isinstance(dataset, TextDataset):
+            return None
+        return cls(without_folders(spec), dataset.tokenizer)
+
+
 def load_base(
-    spec: str, network: nn.Module, arch: str | None, saw_all: Mapping[str, nn.Module]
+    spec: str,
+    network: nn.Module,
+    arch: str | None,
+    saw_all: Mapping[str, nn.Module],
+    reader: Reader | None = None,
 ) -> Base:
     """The weights of ``recipe.base``.
 
@@ -42,9 +71,10 @@ def load_base(
         arch: of the plan; a LoRA adapter needs it to name its base model.
         saw_all: models that saw the forget set, by label: what is trained from them is no
             reference.
+        reader: of texts; None where examples are something else.
 
     Raises:
-        UsageError: it is of another architecture, or one of those models.
+        UsageError: it is of another architecture or for another vocabulary, or one of those models.
         InputError, UnsafeModelError: its file cannot be used.
     """
     with naming("recipe.base"):
@@ -55,9 +85,11 @@ def load_base(
                     f"{found.name} holds the weights of the {label}, which saw the forget set; "
                     "name those that it was trained from"
                 )
+        renamed = () if reader is None else _renamed(found, reader)
     notes = [f"trained from the weights of {found.name} (sha256 {found.sha256})"]
     if found.fresh:
         notes.append(f"layers that those weights do not fit began at random: {listed(found.fresh)}")
+    notes += renamed
     weights = {name: tensor.contiguous() for name, tensor in found.tensors.items()}
     return Base(save(weights), tuple(notes))
 
@@ -73,3 +105,33 @@ def _is_held(found: Partial, module: nn.Module) -> bool:
         )
         for precision in precisions
     )
+
+
+def _renamed(found: Partial, reader: Reader) -> tuple[str, ...]:
+    """What to say where a few tokens are others to the model that weights come from.
+
+    Raises:
+        UsageError: many are; its embeddings are then of other words.
+    """
+    if found.tokenizer is None or found.tokenizer == reader.content:
+        return ()
+    names = [
+        # preprocess.tokenizer may name the file itself
+        name if name.endswith(".json") else f"{name}/{FILE}"
+        for name in (found.name, reader.name)
+    ]
+    theirs, own = (
+        tokens_of(content, f"{name}'s")
+        for name, content in ((found.name, found.tokenizer), (reader.name, reader.content))
+    )
+    others = [number for number, token in own.items() if theirs.get(number) != token]
+    if not others:
+        return ()
+    said = f"{len(others)} of {len(own)} tokens of {names[1]} are others in {names[0]}"
+    if len(others) > MOST_RENAMED * len(own):
+        first = min(others)
+        raise UsageError(
+            f"{said} (first: {quote(own[first], 40)} of id {first}), so that the weights are of "
+            "other words; name weights that were trained with the same tokenizer"
+        )
+    return (said,)

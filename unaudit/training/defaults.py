@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from unaudit.errors import UsageError
 from unaudit.tokens import predicts_tokens
 from unaudit.training.augment import Augmentation
 from unaudit.training.recipe import Recipe
@@ -45,10 +46,20 @@ def setting_of(
         module: the network.
         input_shape: of one example.
         pretrained: whether training starts from given weights.
+
+    Raises:
+        UsageError: an augmentation of images is stated, and the inputs are none.
     """
     usual = _usual(module, input_shape, pretrained)
     fields = {**usual, **{key: value for key, value in stated.items() if value is not None}}
     augment = fields.pop("augment", "none")
+    if augment != "none" and len(input_shape) != 3:
+        texts = any(isinstance(layer, nn.Embedding) for layer in module.modules())
+        kind = "texts" if texts else f"inputs of shape {input_shape}"
+        raise UsageError(
+            f"recipe.augment = '{augment}' is for images, and {kind} are not augmented; take it "
+            "out, or set it to 'none'"
+        )
     return Setting(Recipe(**fields), augment)
 
 
