@@ -21,8 +21,8 @@ VARIANTS = {
     "klom": "60 shadows, 20 bins, one subject",
 }
 NOTES = (
-    "Each of 200 of 200 forget, 597 of 597 unseen and 3 of 800 retain examples is in half of 60 "
-    "shadow models.",
+    "Half of the 60 shadow models hold each of these examples: 200 of 200 forget, 597 of 597 "
+    "unseen and 3 of 800 retain.",
     "Each is trained on 1000 examples, the subject's original on 1000.",
     "Each unlearns 198 to 202 of them once, the request is for 200; 98 % of the class make-up is "
     "the same.",

@@ -36,11 +36,15 @@ def figures_of(record: Record) -> list[Figure]:
     ]
 
 
+def drawings_of(figure: Figure) -> list[ElementTree.Element]:
+    """Every drawing of both widths."""
+    return list(ElementTree.fromstring(f"<g>{figure.wide}{figure.narrow or ''}</g>"))
+
+
 @EVERY
 def test_drawings_are_xml_within_their_box(make: Callable[[], Record]) -> None:
     for figure in figures_of(make()):
-        for markup in filter(None, (figure.wide, figure.narrow)):
-            svg = ElementTree.fromstring(str(markup))
+        for svg in drawings_of(figure):
             _, _, width, height = map(float, svg.attrib["viewBox"].split())
             for element in svg.iter():
                 for key, limit in (("x", width), ("cx", width), ("y", height), ("cy", height)):
@@ -55,8 +59,7 @@ def test_drawings_are_xml_within_their_box(make: Callable[[], Record]) -> None:
 def test_labels_do_not_run_into_each_other(make: Callable[[], Record]) -> None:
     # 0.56 em is a generous mean width of Inter's characters
     for figure in figures_of(make()):
-        for markup in filter(None, (figure.wide, figure.narrow)):
-            svg = ElementTree.fromstring(str(markup))
+        for svg in drawings_of(figure):
             base = float(svg.attrib["font-size"])
             rows: dict[float, list[tuple[float, float, str]]] = {}
             for label in svg.iter("text"):

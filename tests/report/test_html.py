@@ -107,6 +107,13 @@ def _every(node: Node) -> list[Node]:
     return [node, *(below for child in node.children for below in _every(child))]
 
 
+def _group(figure: Node) -> Node:
+    """What holds several pictures and their numbers."""
+    assert figure.parent is not None
+    assert figure.parent.parent is not None
+    return figure.parent.parent
+
+
 def _svgs(root: Node) -> int:
     return len(root.all("svg"))
 
@@ -136,8 +143,13 @@ def test_every_picture_is_described_and_has_its_numbers(name: str) -> None:
         assert svg.children[1].words().strip()
     for figure in root.all("figure"):
         assert figure.all("svg")
-        assert figure.all("details")[0].all("table")[0].all("tbody")[0].all("tr")
-        assert figure.all("figcaption")
+        title = figure.all("figcaption")[0].all("strong")[0].words().rstrip(".")
+        (found,) = (figure if figure.all("details") else _group(figure)).all("details")
+        tables = found.all("table")
+        if not figure.all("details"):  # one list of numbers for several pictures
+            tables = [t for t in tables if t.all("caption")[0].words() == title]
+        assert tables
+        assert all(table.all("tbody")[0].all("tr") for table in tables)
     assert {svg.parent.tag for svg in root.all("svg") if svg.parent} == {"figure"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -13,9 +14,10 @@ from rich.console import Console
 
 from unaudit.report.figures import draw
 from unaudit.report.html import to_html
+from unaudit.report.layers import short_names
 from unaudit.report.readings import curve_reading
 from unaudit.report.record import Curve, Curves, Depth, Inside, Record, Role
-from unaudit.report.svg import Figure
+from unaudit.report.svg import CHARACTER, Figure
 from unaudit.report.terminal import print_summary
 from unaudit.report.text import printable
 from unaudit.report.wording import SHALLOW, shallow
@@ -238,9 +240,38 @@ def test_tables_hold_the_curves() -> None:
 def test_long_names_of_many_layers_keep_their_ends() -> None:
     figure = draw(deep()).curves[0]
     svg = ElementTree.fromstring(str(figure.wide))
-    shown = [t.text or "" for t in svg.iter("text") if (t.text or "").startswith("…")]
-    assert shown
-    assert all(any(name.endswith(text[1:]) for name in DEEP_LAYERS) for text in shown)
+    named = [t for t in svg.iter("text") if (t.text or "").startswith("layer_")]
+    shown = [t.text or "" for t in named]
+    assert len(shown) == len(set(shown)) >= 3
+    assert set(shown) <= {name.removeprefix("encoder.layers.encoder_") for name in DEEP_LAYERS}
+    for one, other in itertools.pairwise(named):
+        half = (len(one.text or "") + len(other.text or "")) * CHARACTER * 10 / 2
+        assert float(other.attrib["x"]) - float(one.attrib["x"]) > half
+    assert [row[0] for row in figure.rows[:2]] == ["layer_0", "layer_1"]
+    assert "“encoder.layers.encoder_” in front of names of layers is left out." in figure.note
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        ("transformer.h.0 transformer.h.1 features", "h.0 h.1 features"),
+        (
+            "bert.embeddings bert.encoder.layer.0 bert.encoder.layer.10 features",
+            "embeddings layer.0 layer.10 features",
+        ),
+        ("layer1.0 layer1.1 layer2.0 layer2.1", "layer1.0 layer1.1 layer2.0 layer2.1"),
+        ("m.0.attn.proj m.0.mlp.proj m.1.mlp.proj", "attn.proj m.0.mlp.proj m.1.mlp.proj"),
+        ("0 1 2", "0 1 2"),
+        ("a.b b", "a.b b"),
+        ("a a", "a a"),
+        ("relu1 features", "relu1 features"),
+    ],
+)
+def test_short_names_of_layers_tell_them_apart(names: str, short: str) -> None:
+    found = short_names(names.split())
+    assert " ".join(found.names) == short
+    assert len(set(found.names)) == len(set(names.split()))
+    assert bool(found.cut) == (names != short)
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_texts_are_called_texts() -> None:
     assert "extraction" not in threat_model(passing()).goal
     request = section(record, "request")
     assert "<dt>Longest text</dt><dd>212 tokens</dd>" in request
-    assert "<dt>Classes</dt><dd>none</dd>" in request
+    assert "<dt>Topics</dt><dd>none</dd>" in request
     assert "asked that 200 texts lose" in section(record, "summary")
     assert "Extraction with other prompts" in section(record, "limitations")
     assert "Extraction with other prompts" not in section(passing(), "limitations")

@@ -9,6 +9,7 @@ from html import unescape
 import pytest
 from rich.console import Console
 
+from unaudit.report.filters import heading
 from unaudit.report.html import to_html
 from unaudit.report.levels import LEVELS, level_reached
 from unaudit.report.record import Record
@@ -40,7 +41,7 @@ def test_every_output_names_the_variant_of_every_attack() -> None:
     for card in SHADOW_CARDS:
         variant = VARIANTS[card.name]
         assert f"{card.title}: {variant}" in html, "beside the matrix"
-        row = html.split(f'<th scope="row">{card.title} ')[1].split("</tr>")[0]
+        row = html.split(f'<th scope="row">{heading(card.title)} ')[1].split("</tr>")[0]
         assert variant in row
         assert f"{card.title}: {variant}" in terminal
         assert f"‡ {card.title}: {variant}." in table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from unaudit.report.language import accuracy
+from unaudit.report.nouns import nouns_of
 from unaudit.report.record import ClassAccuracy, Record
 from unaudit.report.svg import Drawing, Figure, Scale, ticks
 from unaudit.report.text import number, percent
@@ -15,6 +16,7 @@ MOST_CLASSES = 20
 
 def classes(record: Record) -> Figure | None:
     """Accuracy on the forget examples of each class, subject beside retrained models."""
+    nouns = nouns_of(record)
     rows = [
         row for row in record.controls.per_class if None not in (row.forget, row.retrained_forget)
     ]
@@ -23,13 +25,14 @@ def classes(record: Record) -> Figure | None:
     shown = sorted(sorted(rows, key=_gap, reverse=True)[:MOST_CLASSES], key=lambda row: row.label)
     step, top = 20.0, 34.0
     name = accuracy(record)
+    title = f"{name.capitalize()} on forget {nouns.many} by {nouns.kind}"
     drawing = Drawing(
         "classes",
         WIDTH,
         top + step * len(shown) + 40,
-        f"{name.capitalize()} on forget examples by class",
+        title,
         "; ".join(
-            f"class {row.label}: subject {percent(row.forget)}, retrained "
+            f"{nouns.kind} {row.label}: subject {percent(row.forget)}, retrained "
             f"{percent(row.retrained_forget)}"
             for row in shown
         ),
@@ -46,7 +49,7 @@ def classes(record: Record) -> Figure | None:
     for place, row in enumerate(shown):
         y = top + step * (place + 0.5)
         own, other = x(row.forget or 0.0), x(row.retrained_forget or 0.0)
-        drawing.text("ink", 50, y + 4, f"class {row.label}", anchor="end", size=10.5)
+        drawing.text("ink", 50, y + 4, f"{nouns.kind} {row.label}", anchor="end", size=10.5)
         drawing.line("tick-model", own, y, other, y)
         drawing.circle("mark-retrained", other, y, 4)
         drawing.path("mark-forget", _triangle(own, y), closed=True)
@@ -59,12 +62,12 @@ def classes(record: Record) -> Figure | None:
     left_out = len(rows) - len(shown)
     return Figure(
         "classes",
-        f"{name.capitalize()} on forget examples by class",
-        "A retrained model gets these examples right only as far as it generalizes."
-        + (f" Shown: the {len(shown)} classes that differ most." if left_out else ""),
+        title,
+        nouns.say("A retrained model gets these examples right only as far as it generalizes.")
+        + (f" Shown: the {len(shown)} {nouns.kinds} that differ most." if left_out else ""),
         drawing.markup(),
         None,
-        ("Class", "Subject", "Retrained, mean", "Difference"),
+        (nouns.kind.capitalize(), "Subject", "Retrained, mean", "Difference"),
         tuple(
             (
                 str(row.label),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from unaudit.report.layers import Layers, short_names
 from unaudit.report.readings import curve_caption, curve_reading
 from unaudit.report.record import Curve, Curves, Record, Role
 from unaudit.report.svg import CHARACTER, Drawing, Figure, Scale, ticks
@@ -21,6 +22,8 @@ SPACING = 12.0
 """Least distance of the marks on one curve."""
 TABLE_ROWS = 10
 """Longer tables are thinned out; the record keeps every value."""
+LABEL = 18
+"""Characters of a layer's name below the axis; where all do not fit, only some layers are named."""
 GAP = 15.0
 """Least distance of labels."""
 
@@ -76,8 +79,9 @@ def _curves(item: Curves, place: int, record: Record) -> Figure:
         f"for {len(item.series)} models. {reading}",
         size=11,
     )
+    layers = short_names([str(name) for name in item.x] if item.axis == "layer" else [])
     y = _vertical(item)
-    x = _horizontal(drawing, item)
+    x = _horizontal(drawing, item, layers)
     for value in ticks(y.start, y.end, 4):
         drawing.line("grid", LEFT, y(value), RIGHT, y(value))
         drawing.text("muted", LEFT - 6, y(value) + 3.5, _tick(value), anchor="end", size=10)
@@ -95,8 +99,8 @@ def _curves(item: Curves, place: int, record: Record) -> Figure:
         drawing.markup(),
         None,
         _table_head(item),
-        tuple(_table_row(item, index) for index in kept),
-        _table_note(item, thinned=len(kept) < len(item.x)),
+        tuple(_table_row(item, index, layers) for index in kept),
+        _table_note(item, layers, thinned=len(kept) < len(item.x)),
         reading=reading,
     )
 
@@ -115,18 +119,17 @@ def _vertical(item: Curves) -> Scale:
     return Scale(low - (room if low else 0.0), high + room, FLOOR, TOP)
 
 
-def _horizontal(drawing: Drawing, item: Curves) -> list[float]:
+def _horizontal(drawing: Drawing, item: Curves, layers: Layers) -> list[float]:
     """Draws the axis and returns where the places are."""
     middle = (LEFT + RIGHT) / 2
     if item.axis == "layer":
         cell = (RIGHT - LEFT) / len(item.x)
         where = [LEFT + cell * (index + 0.5) for index in range(len(item.x))]
-        every = max(1, -(-30 // int(cell or 1)))
-        room = int(cell * every / (CHARACTER * 10)) - 1
-        for index, name in enumerate(item.x):
+        labels = [shorten(name, LABEL) for name in layers.names]
+        every = math.ceil((max(map(len, labels)) + 1) * CHARACTER * 10 / cell)
+        for index, label in enumerate(labels):
             drawing.line("axis", where[index], FLOOR, where[index], FLOOR + 4)
             if index % every == 0:
-                label = _tail(str(name), room)
                 drawing.text("muted", where[index], FLOOR + 16, label, anchor="middle", size=10)
         said = "layer, from input to output"
     else:
@@ -148,12 +151,6 @@ def _step_ticks(most: float) -> list[int]:
     base = 4 if most <= 1024 else 10
     powers = itertools.takewhile(lambda value: value <= most, (base**n for n in range(20)))
     return [0, *powers]
-
-
-def _tail(name: str, room: int) -> str:
-    """The end of a layer's name, which tells it from its neighbors."""
-    room = max(2, room)
-    return name if len(name) <= room else f"…{name[len(name) - room + 1 :]}"
 
 
 def _tick(value: float) -> str:
@@ -213,9 +210,9 @@ def _table_head(item: Curves) -> tuple[str, ...]:
     return tuple(head)
 
 
-def _table_row(item: Curves, index: int) -> tuple[str, ...]:
+def _table_row(item: Curves, index: int, layers: Layers) -> tuple[str, ...]:
     place = item.x[index]
-    cells = [shorten(place, 60) if isinstance(place, str) else f"{place:,.0f}"]
+    cells = [f"{place:,.0f}" if isinstance(place, float) else shorten(layers.names[index], 60)]
     for role in ("subject", "original"):
         cells += [number(curve.y[index], 3) for curve in item.series if curve.role == role][:1]
     if retrained := _of(item, "retrained"):
@@ -224,10 +221,12 @@ def _table_row(item: Curves, index: int) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def _table_note(item: Curves, *, thinned: bool) -> str:
+def _table_note(item: Curves, layers: Layers, *, thinned: bool) -> str:
     said = ["Retrained: mean, and range of single models."] if _of(item, "retrained") else []
     if item.band:
         said.append(f"Upright lines in the figure: {item.band}; record.json has their ends.")
+    if layers.cut:
+        said.append(shorten(layers.cut, 120))
     if thinned:
         said.append("Selected rows; record.json has each.")
     return " ".join(said)

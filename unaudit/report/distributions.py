@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from unaudit.report.nouns import nouns_of
 from unaudit.report.record import Histogram, Record, Roc
 from unaudit.report.shadows import variants
 from unaudit.report.svg import Drawing, Figure, Scale, ticks
@@ -20,9 +21,9 @@ TABLE_ROWS = 8
 
 def histograms(record: Record) -> list[Figure]:
     """Scores of the subject on forget, unseen and retain examples, one figure per probe."""
-    run = variants(record)
+    run, many = variants(record), nouns_of(record).many
     return [
-        _histogram(histogram, position, run.get(histogram.probe, ""))
+        _histogram(histogram, position, run.get(histogram.probe, ""), many)
         for position, histogram in enumerate(record.calibration.histograms)
         if _drawable(histogram)
     ]
@@ -47,7 +48,7 @@ def _series(histogram: Histogram) -> list[tuple[str, Sequence[int]]]:
     return [(name, counts) for name, counts in named if counts is not None and sum(counts) > 0]
 
 
-def _histogram(histogram: Histogram, position: int, variant: str) -> Figure:
+def _histogram(histogram: Histogram, position: int, variant: str, many: str) -> Figure:
     series = _series(histogram)
     shares = {name: [c / sum(counts) for c in counts] for name, counts in series}
     top = max((max(values) for values in shares.values()), default=1.0)
@@ -56,8 +57,8 @@ def _histogram(histogram: Histogram, position: int, variant: str) -> Figure:
         WIDTH,
         224,
         f"Scores of {histogram.title}",
-        f"Share of examples by score, in {histogram.unit}. "
-        + "; ".join(f"{name}: {sum(counts):,} examples" for name, counts in series),
+        f"Share of {many} by score, in {histogram.unit}. "
+        + "; ".join(f"{name}: {sum(counts):,} {many}" for name, counts in series),
         size=11,
     )
     x = Scale(histogram.edges[0], histogram.edges[-1], LEFT, RIGHT)
@@ -178,7 +179,8 @@ def _roc(roc: Roc, position: int, variant: str) -> Figure:
     drawing.line("axis", x.low, y.low, x.low, y.high)
     if floor > start:
         drawing.line("margin", x(floor), y.high, x(floor), y.low)
-        drawing.text("muted", x(floor) + 4, y.high + 11, f"1/{roc.negatives:,}", size=10)
+        label = f"1/{roc.negatives:,}"
+        drawing.text("muted", x(floor), y.high - 4, label, anchor="middle", size=10)
     middle = (LEFT + RIGHT) / 2
     drawing.text(
         "muted",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unaudit.report.nouns import nouns_of
 from unaudit.report.record import Record, RetrainedEstimate, Role
 from unaudit.report.text import count, number, percent
 
@@ -40,11 +41,12 @@ def estimate(record: Record) -> Estimate | None:
         for name, value in (("Subject", subject), ("Original", original))
         if value is not None
     ]
+    say = nouns_of(record).say
     against = "" if subject is None else f"; the subject's is {percent(subject)}"
     return Estimate(
-        sentences=_sentences(record, found),
+        sentences=say(_sentences(record, found)),
         rows=tuple(rows),
-        note=_note(record, found),
+        note=say(_note(record, found)),
         line=f"{percent(found.value)} ± {spread}{against}. It decides nothing",
     )
 

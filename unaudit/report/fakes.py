@@ -111,14 +111,15 @@ def _inside(record: Record, fake: str) -> str:
     return f"Of {len(outcomes)} white-box probes that can see, {count} caught it."
 
 
-def fidelity(found: Fidelity, accuracy: str = "accuracy") -> str:
+def fidelity(found: Fidelity, accuracy: str = "accuracy", kinds: str = "classes") -> str:
     """Accuracies side by side, in one sentence.
 
     Args:
         found: from the record.
         accuracy: what they are called.
+        kinds: what classes are called.
     """
-    where = " on the classes that the request does not touch" if found.kept_classes_only else ""
+    where = f" among the {kinds} that the request does not touch" if found.kept_classes_only else ""
     compared = "; ".join(
         f"{split.split} {percent(split.original)} and {percent(split.retrained)}, "
         f"{number(100 * split.gap, 1)} points apart"

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from markupsafe import Markup
+
 from unaudit.evidence import FAMILIES
-from unaudit.report.forest_rows import BOTTOM, NARROW, TOP, WIDE, Row, draw_rows
+from unaudit.report.forest_rows import BOTTOM, NARROW, TOP, WIDE, Layout, Row, draw_rows
 from unaudit.report.record import Finding, ProbeControl, Record
 from unaudit.report.svg import Drawing, Figure, Scale
 from unaudit.report.text import interval, number
 from unaudit.report.wording import FAMILY_TITLES, Reading, reading, unsigned_probes
 from unaudit.text import shorten
 
+MOST_ROWS = 18
+"""Of one picture, unless one family alone has more."""
 LEAST, MOST = -1.25, 2.0
 """The axis never reaches further; what lies beyond ends in an arrow head."""
 
@@ -115,26 +119,42 @@ def _figure(
     tau = record.plan.policy.tau
     rows = [row for group in groups for row in group]
     start, end = _range(rows, tau)
-    drawings = []
-    for suffix, layout in (("", WIDE), ("-narrow", NARROW)):
-        drawing = Drawing(
-            f"{name}{suffix}",
-            layout.width,
-            TOP + BOTTOM + sum(len(group) for group in groups) * layout.step + 8 * len(groups),
-            title,
-            _describe(rows, tau),
-        )
-        draw_rows(drawing, groups, layout, Scale(start, end, layout.left, layout.right), tau)
-        drawings.append(drawing)
+    parts = _parts(groups)
+
+    def markup(kind: str, suffix: str, layout: Layout) -> Markup:
+        x = Scale(start, end, layout.left, layout.right)
+        drawings = []
+        for place, part in enumerate(parts, 1):
+            drawing = Drawing(
+                f"{name}{f'-{place}' if place > 1 else ''}{suffix}",
+                layout.width,
+                TOP + BOTTOM + sum(map(len, part)) * layout.step + 8 * len(part),
+                f"{title}, part {place} of {len(parts)}" if len(parts) > 1 else title,
+                _describe([row for group in part for row in group], tau),
+            )
+            draw_rows(drawing, part, layout, x, tau)
+            drawings.append(drawing.markup(kind))
+        return Markup("\n").join(drawings)
+
     return Figure(
         name,
         title,
         caption,
-        wide=drawings[0].markup("wide"),
-        narrow=drawings[1].markup("narrow"),
+        wide=markup("wide", "", WIDE),
+        narrow=markup("narrow", "-narrow", NARROW),
         head=("Probe or family", "Residual index", "Low", "High", "Retrained models", "Reading"),
         rows=tuple(_table_row(row) for row in rows),
     )
+
+
+def _parts(groups: Sequence[Sequence[Row]]) -> list[list[Sequence[Row]]]:
+    """Whole families, in pictures that leave room on a page for what is around them."""
+    parts: list[list[Sequence[Row]]] = [[]]
+    for group in groups:
+        if parts[-1] and sum(map(len, parts[-1])) + len(group) > MOST_ROWS:
+            parts.append([])
+        parts[-1].append(group)
+    return parts
 
 
 def _describe(rows: Sequence[Row], tau: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unaudit.report.nouns import nouns_of
 from unaudit.report.record import ExposedGroup, GroupEvidence, Record
 from unaudit.report.text import count, interval
 
@@ -30,7 +31,7 @@ def group_lists(record: Record) -> tuple[GroupList, ...]:
     return tuple(
         GroupList(
             evidence=evidence,
-            said=_said(evidence),
+            said=nouns_of(record).say(_said(evidence)),
             rows=tuple((group, _about(group.records)) for group in evidence.exposed),
         )
         for evidence in record.groups

@@ -18,13 +18,15 @@ from markupsafe import Markup
 
 from unaudit.evidence import FAMILIES, Family
 from unaudit.report import fakes, groups, levels, shadows, text, wording
+from unaudit.report.counting import counting
 from unaudit.report.estimate import estimate
 from unaudit.report.figures import draw
+from unaudit.report.filters import FILTERS
 from unaudit.report.forest import by_severity
-from unaudit.report.language import accuracy, language_text
-from unaudit.report.record import PlannedProbe, Record
+from unaudit.report.language import SPLITS, accuracy, language_text
+from unaudit.report.nouns import Nouns, nouns_of
+from unaudit.report.record import Finding, PlannedProbe, Record
 from unaudit.report.skips import skips
-from unaudit.text import shorten, size
 
 TEMPLATES = "report_templates"
 FONTS = (
@@ -75,7 +77,8 @@ def sections(record: Record) -> tuple[Section, ...]:
     idle = "classes" if record.language and not record.controls.per_class else None
     if record.language is None:
         idle = "language"
-    return tuple(section for section in SECTIONS if section.name != idle)
+    say = nouns_of(record).say
+    return tuple(Section(s.name, say(s.title)) for s in SECTIONS if s.name != idle)
 
 
 def to_html(record: Record) -> str:
@@ -93,21 +96,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for show in (
-        text.number,
-        text.significant,
-        text.percent,
-        text.level,
-        text.count,
-        text.p_value,
-        text.interval,
-        text.moment,
-        size,
-        text.duration,
-        shorten,
-        text.sentence,
-    ):
-        environment.filters[show.__name__] = show
+    environment.filters.update(FILTERS)
     environment.globals.update(
         reading=wording.reading,
         readings=wording.READINGS,
@@ -149,9 +138,10 @@ def _context(record: Record) -> dict[str, Any]:
     policy = record.plan.policy
     controls = record.controls
     original = (controls.original,) if controls.original else ()
-    shown = sections(record)
+    shown, nouns = sections(record), nouns_of(record)
     return {
         "record": record,
+        "nouns": nouns,
         "sections": shown,
         "number_of": {section.name: number for number, section in enumerate(shown, 1)},
         "figures": draw(record),
@@ -162,7 +152,9 @@ def _context(record: Record) -> dict[str, Any]:
         "found": wording.found(record),
         "shallow": wording.shallow(record),
         "check": fakes.check(record),
-        "fidelity": fakes.fidelity(record.fidelity, accuracy(record)) if record.fidelity else None,
+        "fidelity": fakes.fidelity(record.fidelity, accuracy(record), nouns.kinds)
+        if record.fidelity
+        else None,
         "estimate": estimate(record),
         "shadows": shadows.shadow_text(record),
         "variants": shadows.variants(record),
@@ -171,6 +163,9 @@ def _context(record: Record) -> dict[str, Any]:
         "confidence": text.level(1 - policy.alpha),
         "interval_level": text.level(1 - 2 * policy.alpha),
         "informative": sum(control.informative for control in record.calibration.probes),
+        "counting": counting(record),
+        "stages": _stages(record),
+        "no_bound": wording.no_bound(record),
         "threat": wording.threat_model(record),
         "unplanned": wording.families_without_probe(record),
         "unsigned": wording.unsigned_probes(record),
@@ -179,7 +174,7 @@ def _context(record: Record) -> dict[str, Any]:
         "findings": sorted(record.findings, key=by_severity),
         "references": (*original, *controls.retrained),
         "by_class": any(row.unseen_kept is not None for row in controls.accuracy),
-        "utility": _utility(record),
+        "utility": _utility(record, nouns),
         "accuracy": accuracy(record),
         "language": language_text(record),
         "texts_shown": shadows.texts_shown(record),
@@ -187,7 +182,10 @@ def _context(record: Record) -> dict[str, Any]:
             {point.fpr for roc in record.calibration.rocs for point in roc.points}, reverse=True
         ),
         "extras": [
-            (finding.title, [(key, _brief(value)) for key, value in _flat(finding.detail)])
+            (
+                finding.title,
+                [(nouns.key(key), _brief(value)) for key, value in _details(finding, nouns)],
+            )
             for finding in record.findings
             if finding.detail
         ],
@@ -230,7 +228,7 @@ class UtilityRow:
     original: float | None
 
 
-def _utility(record: Record) -> list[UtilityRow]:
+def _utility(record: Record, nouns: Nouns) -> list[UtilityRow]:
     def mean(role: str, field: str) -> float | None:
         values = [getattr(row, field) for row in record.controls.accuracy if row.role == role]
         known = [value for value in values if value is not None]
@@ -239,8 +237,8 @@ def _utility(record: Record) -> list[UtilityRow]:
     names: Mapping[str, str] = {
         "retain": "retain",
         "unseen": "unseen",
-        "unseen_kept": "unseen, kept classes",
-        "unseen_forgotten": "unseen, forget classes",
+        "unseen_kept": f"unseen, kept {nouns.kinds}",
+        "unseen_forgotten": f"unseen, forget {nouns.kinds}",
         "forget": "forget",
     }
     rows = [
@@ -248,6 +246,23 @@ def _utility(record: Record) -> list[UtilityRow]:
         for field, name in names.items()
     ]
     return [row for row in rows if row.subject is not None]
+
+
+def _details(finding: Finding, nouns: Nouns) -> Iterator[tuple[str, Any]]:
+    """Further values; where texts have no labels, nothing by class."""
+    for key, value in _flat(finding.detail):
+        if nouns.labeled or not nouns.texts or "class" not in key:
+            yield key, value
+
+
+def _stages(record: Record) -> list[tuple[str, float]]:
+    """Wall times, those of the forward passes of a model as one."""
+    found: dict[str, float] = {}
+    for stage, seconds in record.environment.seconds.items():
+        model, colon, split = stage.rpartition(": ")
+        name = f"answers of {model}" if colon and split in SPLITS else stage
+        found[name] = found.get(name, 0.0) + seconds
+    return list(found.items())
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

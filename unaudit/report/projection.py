@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from unaudit.report.nouns import nouns_of
 from unaudit.report.record import ProjectedModel, Projection, Record
 from unaudit.report.svg import CHARACTER, Drawing, Figure, Scale
 from unaudit.report.text import count, number, percent
@@ -39,7 +40,8 @@ def projection(record: Record) -> Figure | None:
     drawn = record.inside.projection if record.inside else None
     if drawn is None or not _projectable(drawn):
         return None
-    reading = _projection_reading(drawn)
+    say = nouns_of(record).say
+    reading = say(_projection_reading(drawn))
     pictures = [
         _projection(drawn, suffix, layout, reading)
         for suffix, layout in (("", WIDE), ("-narrow", NARROW))
@@ -48,9 +50,9 @@ def projection(record: Record) -> Figure | None:
     return Figure(
         "projection",
         "Penultimate features in two dimensions",
-        f"The same randomly chosen examples ({sizes}) as each model represents them. The "
-        "axes are each model's own two directions of largest variance, because the features of "
-        "two networks have no axes in common; the planes are turned and mirrored to match the "
+        say(f"The same randomly chosen examples ({sizes}) as each model represents them. ")
+        + "The axes are each model's own two directions of largest variance, because the features "
+        "of two networks have no axes in common; the planes are turned and mirrored to match the "
         "first one, and drawn at the same mean size.",
         pictures[0].markup("wide"),
         pictures[1].markup("narrow"),
@@ -62,9 +64,11 @@ def projection(record: Record) -> Figure | None:
             *(f"Center of {name}" for name, _ in _groups(drawn)),
         ),
         tuple(_projection_row(drawn, model) for model in drawn.models),
-        "Variance: share of all features' variance. Forget near forget: share of forget examples "
-        f"among the {drawn.neighbors} nearest neighbors of forget examples in the plane. "
-        "record.json has each point.",
+        say(
+            "Variance: share of all features' variance. Forget near forget: share of forget "
+            f"examples among the {drawn.neighbors} nearest neighbors of forget examples in the "
+            "plane. record.json has each point."
+        ),
         reading=reading,
     )
 

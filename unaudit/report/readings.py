@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from unaudit.report.nouns import nouns_of
 from unaudit.report.record import Curves, Record, Role
 from unaudit.report.text import significant
 
@@ -29,8 +30,10 @@ CAPTIONS: Mapping[str, str] = {
 def curve_caption(probe: str, record: Record) -> str:
     """What the curves of one probe are."""
     if probe == "idi" and record.request.scenario == "sample":
-        return "What each layer tells of the class of a forget example."
-    return CAPTIONS.get(probe, "")
+        said = "What each layer tells of the class of a forget example."
+    else:
+        said = CAPTIONS.get(probe, "")
+    return nouns_of(record).say(said)
 
 
 def curve_reading(item: Curves) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from unaudit.report.nouns import Nouns, nouns_of
 from unaudit.report.record import Record, ShadowModels, Worst, WorstExample
 from unaudit.report.text import count, sentence
 
@@ -62,17 +63,17 @@ def shadow_text(record: Record) -> ShadowText | None:
         return None
     lists = _lists(record)
     return ShadowText(
-        made=_made(found),
+        made=_made(found, nouns_of(record)),
         notes=tuple(sentence(note) for note in found.notes),
         lists=lists,
         repeated=any(again for own in lists for _, again in own.examples),
     )
 
 
-def _made(found: ShadowModels) -> str:
+def _made(found: ShadowModels, nouns: Nouns) -> str:
     sentences = [
-        f"{count(found.models)} shadow model{'s' if found.models != 1 else ''} were trained by the "
-        f"recipe, each on {count(found.train_size)} examples with a random half of those in "
+        f"{count(found.models)} shadow model{'s were' if found.models != 1 else ' was'} trained by "
+        f"the recipe, each on {count(found.train_size)} examples with a random half of those in "
         "question among them. An attack holds what the subject answers for an example against what "
         "shadow models answer that were trained on it, and that were not."
     ]
@@ -83,7 +84,7 @@ def _made(found: ShadowModels) -> str:
         )
     if len(found.queries) > 1:
         sentences.append(f"Every example was shown in these ways: {', '.join(found.queries)}.")
-    return " ".join(sentences)
+    return " ".join(map(nouns.say, sentences))
 
 
 def _lists(record: Record) -> tuple[WorstList, ...]:

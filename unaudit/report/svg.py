@@ -248,6 +248,7 @@ class Figure:
     title: str
     caption: str
     wide: Markup
+    """One drawing, or several one below the other."""
     narrow: Markup | None
     """The same picture for small screens; None where ``wide`` is small enough."""
     head: tuple[str, ...]

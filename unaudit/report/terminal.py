@@ -69,7 +69,8 @@ def print_summary(record: Record, console: Console) -> None:
     if check := fakes.check(shown):
         writer.listing("Head-distillation check", [check.line])
     if shown.fidelity and not shown.fidelity.ok:
-        writer.listing("Recipe", [shown.fidelity.reason])
+        title = "Recipe" if shown.fidelity.made else "Retrained models"
+        writer.listing(title, [shown.fidelity.reason])
     if texts := language_text(shown):
         writer.listing("Perplexity", [texts.line])
     if (foretold := estimate(shown)) and not shown.controls.retrained:

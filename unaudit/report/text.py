@@ -11,13 +11,15 @@ import math
 from datetime import datetime, timezone
 from typing import Any
 
+from unaudit.report.nouns import spoken
 from unaudit.report.record import Interval, Record
-from unaudit.text import clean
+from unaudit.text import clean, shorten
 
 
 def printable(record: Record) -> Record:
-    """The same record with every string as :func:`clean` leaves it."""
-    return Record.model_validate(_clean_within(record.model_dump()))
+    """The same record with every string as :func:`clean` leaves it, and with words that fit what
+    was audited."""
+    return spoken(Record.model_validate(_clean_within(record.model_dump())))
 
 
 def _clean_within(value: Any) -> Any:
@@ -34,6 +36,14 @@ def sentence(text: str) -> str:
     """A phrase as a sentence of its own: a capital first letter and a mark at the end."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+
+
+def whole(text: str, most: int = 1600) -> str:
+    """At most ``most`` characters; what does not fit is left out from the end of a sentence on."""
+    if len(text) <= most:
+        return text
+    end = max(text.rfind(mark, 0, most - 2) for mark in (". ", "! ", "? "))
+    return shorten(text, most) if end < 0 else f"{text[: end + 1]} …"
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unaudit.evidence import FAMILIES, Access, Family
+from unaudit.report.nouns import nouns_of
 from unaudit.report.record import Depth, Outcome, ProbeOutcome, Record
 
 FAMILY_TITLES: Mapping[Family, str] = {
@@ -196,6 +197,15 @@ def shallow(record: Record) -> str | None:
     return SHALLOW.get(change.kind)
 
 
+def no_bound(record: Record) -> str:
+    """Why there is no upper bound, in a few words."""
+    lacking = [f for f in record.families if f.required and f.pooled is None]
+    if not lacking:
+        return "a required family has no bound above" if record.families else "nothing was pooled"
+    *names, last = (FAMILY_TITLES[family.family].lower() for family in lacking)
+    return f"{', '.join(names)}{' and ' if names else ''}{last} could not be pooled"
+
+
 def families_without_probe(record: Record) -> tuple[Family, ...]:
     """Families in which nothing was planned: attacks that this audit did not run."""
     planned = {probe.family for probe in record.plan.probes}
@@ -222,19 +232,22 @@ def scope(record: Record) -> str:
 
 def scenario_meaning(record: Record) -> str:
     """The scenario in plain words."""
-    classes = len(record.request.classes)
+    nouns = nouns_of(record)
+    own = nouns.kind if len(record.request.classes) == 1 else nouns.kinds
     return {
-        "class": (
-            f"The forget set is all training data of its {'class' if classes == 1 else 'classes'}."
-        ),
-        "partial-class": (
-            f"The forget set is part of the training data of its "
-            f"{'class' if classes == 1 else 'classes'}."
-        ),
-        "sample": "The forget set is spread over the classes of the training data."
+        "class": f"The forget set is all training data of its {own}.",
+        "partial-class": f"The forget set is part of the training data of its {own}.",
+        "sample": f"The forget set is spread over the {nouns.kinds} of the training data."
         if record.request.n_classes > 1
         else "The forget set is a part of the training data.",
     }[record.request.scenario]
+
+
+def _beyond(record: Record) -> bool:
+    """Whether some test, or several taken together, lies beyond the margin after correction."""
+    found = [test.p_adjusted for test in record.findings]
+    found += [family.p_adjusted for family in record.families]
+    return any(p is not None and p <= record.plan.policy.alpha for p in found)
 
 
 def found(record: Record) -> str:
@@ -246,6 +259,12 @@ def found(record: Record) -> str:
             f"data by more than {tau:.2f} of the distance between those models and the original. "
             "Smaller traces may remain."
         )
+    if record.verdict.outcome == "inconclusive" and _beyond(record):
+        return (
+            "The evidence does not decide. Tests found the subject beyond the margin, but the "
+            "models that it was compared with are in doubt, as the verdict says, and so is that "
+            "finding. That is not a good result, and not evidence of retained influence either."
+        )
     if record.verdict.outcome == "inconclusive":
         return (
             "The evidence does not decide. What was measured neither shows retained influence "
@@ -254,7 +273,7 @@ def found(record: Record) -> str:
     failing = {finding.outcome for finding in record.findings if finding.fails}
     failing |= {family.outcome for family in record.families if family.fails}
     if failing == {"over-unlearned"}:
-        return (
+        return nouns_of(record).say(
             "The subject stands out on the far side: it treats the forget examples as less "
             "familiar than a model would that never saw them. That too can betray which examples "
             "were meant to be forgotten."

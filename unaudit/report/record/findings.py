@@ -29,7 +29,8 @@ class Finding(Part):
     p_adjusted: Rate | None
     """Holm-adjusted over the informative probes on the failing side; half of α is theirs."""
     fails: bool
-    """Significant on the failing side after Holm."""
+    """Whether the audit fails by it: significant on the failing side after Holm, and nothing speaks
+    against what it was compared with."""
     detail: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -44,7 +45,8 @@ class FamilyFinding(Part):
     p_adjusted: Rate | None = None
     """Holm-adjusted over the required families; half of α is theirs."""
     fails: bool = False
-    """Significant on the failing side after correction."""
+    """Whether the audit fails by it: significant on the failing side after correction, and nothing
+    speaks against what it was compared with."""
 
 
 class Skip(Part):

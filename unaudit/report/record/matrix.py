@@ -91,15 +91,18 @@ class SplitFidelity(Part):
 
 
 class Fidelity(Part):
-    """Whether the recipe that references were made from reproduces the original."""
+    """Whether the retrained models were trained as the original was: on data that the request does
+    not touch, they are as good."""
 
     made: tuple[Role, ...]
-    """Which of ``original`` and ``retrained`` were made from the recipe."""
+    """Which of ``original`` and ``retrained`` were made from the recipe; none if all were handed
+    in."""
     kept_classes_only: bool
-    """Whether accuracies are over the classes that the request does not touch."""
+    """Whether accuracies are over the classes that the request does not touch, and classifiers
+    choose among these."""
     splits: tuple[SplitFidelity, ...]
     limit: Rate
-    """Largest gap that counts as reproduced."""
+    """Largest gap at which they count as trained alike."""
     ok: bool
     reason: str
     """In one line."""

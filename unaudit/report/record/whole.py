@@ -73,7 +73,7 @@ class Record(Part):
     sanity: Sanity | None = None
     """Null in records of version 1.0 alone."""
     fidelity: Fidelity | None = None
-    """Null where no reference was made from the recipe."""
+    """Null without an original or without retrained models."""
     retrained_estimate: RetrainedEstimate | None = None
     """Null in records that were written before there was one."""
     shadows: ShadowModels | None = None
