@@ -96,10 +96,17 @@ def balance(squares: FloatArray) -> FloatArray:
     for _ in range(MAX_ROUNDS):
         before = columns
         columns = _over(squares, rows).sum(axis=-2, keepdims=True)
+        # not to 1, at which rows would undo it: columns would grow by n/m each round, to infinity
+        columns *= _present(columns) / _present(rows)
         rows = _over(squares, columns).sum(axis=-1, keepdims=True)
         if np.allclose(columns, before, rtol=CONVERGED, atol=0.0):
             break
     return np.asarray(rows * columns)
+
+
+def _present(sums: FloatArray) -> FloatArray:
+    """(…, 1, 1) how many are not 0, at least 1."""
+    return np.asarray(np.maximum((sums > 0).sum(axis=(-2, -1), keepdims=True), 1), np.float64)
 
 
 def _over(squares: FloatArray, by: FloatArray) -> FloatArray:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.white_box import _scales
 from attacks.white_box._scales import Scales, balance, find_scales
 from unaudit.evidence import FloatArray
 from unaudit.loading.networks import mlp
@@ -53,6 +54,22 @@ def test_rows_and_columns_get_even_norms() -> None:
     np.testing.assert_allclose(left.sum(axis=1), 5 / 7, rtol=1e-5)
     for one, matrix in zip(found, weights, strict=True):
         np.testing.assert_allclose(one, by_hand(np.square(matrix)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3000, 16), (16, 3000)])
+def test_long_and_narrow_matrices_are_balanced_in_few_rounds(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # such as embeddings of a large vocabulary, one of whose rows is that of padding
+    squares = np.square(np.random.default_rng(2).normal(size=shape))
+    squares[0] = 0.0
+    found = balance(squares)
+    assert np.isfinite(found).all()
+    left = squares[1:] / found[1:]
+    np.testing.assert_allclose(left.sum(axis=1), 1.0)
+    np.testing.assert_allclose(left.sum(axis=0), (shape[0] - 1) / shape[1], rtol=1e-5)
+    monkeypatch.setattr(_scales, "MAX_ROUNDS", 30)
+    np.testing.assert_array_equal(balance(squares), found)
 
 
 def test_what_is_all_zero_has_no_scale() -> None:
