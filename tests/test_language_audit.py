@@ -158,6 +158,19 @@ def test_a_retrained_model_does_not(world: World) -> None:
     assert code in (0, 3)
 
 
+def test_other_texts_are_no_measure_of_membership(world: World, tmp_path: Path) -> None:
+    own = world.copy(tmp_path / "own")
+    rng = np.random.default_rng(1)
+    others = [" ".join(rng.choice(words()[:20], 9)) for _ in range(UNSEEN)]
+    write_texts(own.folder / "unseen.jsonl", others, "u")
+    assert main(own.line("original", "--access", "black-box", retrained=0)) == 3
+    record = json.loads((own.folder / "out" / "record.json").read_text())
+    assert not any(finding["counted"] for finding in record["findings"])
+    assert any("by their words alone" in told for told in record["request"]["warnings"])
+    assert own.case(Store()).mix_differs
+    assert not world.case(Store()).mix_differs
+
+
 @pytest.fixture
 def put(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
     """Model, split and size of every batch of texts that is scored."""

@@ -154,9 +154,9 @@ def choose_mode(measurement: Measurement, case: Case) -> tuple[Mode | None, str 
     )
     if in_model and case.mix_differs:
         return None, (
-            "forget and unseen differ in their mix of classes, canaries or wrong labels, or in "
-            "a word that the forget texts were chosen by, so without references their difference "
-            "says nothing; add --original, --retrained"
+            "forget and unseen differ in their mix of classes, canaries or wrong labels, or their "
+            "texts can be told apart by words alone, so without references their difference says "
+            "nothing; add --original, --retrained"
         )
     if in_model:
         return "in-model", None

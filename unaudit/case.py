@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from unaudit.blind import tell_apart
 from unaudit.case_data import IdType, canary_rows, common_text, forget_rows, open_data
 from unaudit.data.selection import by_content
 from unaudit.engine.store import Store
@@ -67,7 +68,8 @@ class Case:
     """None where inputs are not at hand."""
     mix_differs: bool
     """Whether forget and unseen differ in their mix of the forget classes by more than chance, in
-    whether their labels are right, or in that the forget examples were chosen by what they say."""
+    whether their labels are right, in that the forget examples were chosen by what they say, or in
+    what can be told of texts without any model."""
     warnings: tuple[str, ...] = field(default=())
     calibrators: tuple[Candidate, ...] = field(default=())
     """Models that bundled unlearners made of the original: they show what probes say of models
@@ -147,6 +149,17 @@ def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Ca
     warnings = [note for dataset in (train, *extra.values()) for note in dataset.notes]
     if stated is not None and stated != detected:
         warnings.append(f"the scenario was stated as '{stated}', the labels look like '{detected}'")
+    differs = "unseen" in splits and (
+        # wrong labels are less likely than right ones, whatever a model was trained on
+        swapped is not None
+        or by_content(plan.request.forget)
+        or mix_differs(splits["forget"], splits["unseen"])
+    )
+    if "unseen" in splits and not differs and (stated or detected) != "class":
+        told = tell_apart(splits["forget"], splits["unseen"])
+        if told is not None and told.differ:
+            differs = True
+            warnings.append(told.note)
     return Case(
         subject=subject,
         original=original,
@@ -157,13 +170,7 @@ def build_case(plan: AuditPlan, store: Store, progress: Progress = SILENT) -> Ca
         id_type=id_type,
         ids_hmac=_ids_hmac(splits["forget"], store.secret()),
         copies=copies,
-        mix_differs="unseen" in splits
-        # wrong labels are less likely than right ones, whatever a model was trained on
-        and (
-            swapped is not None
-            or by_content(plan.request.forget)
-            or mix_differs(splits["forget"], splits["unseen"])
-        ),
+        mix_differs=differs,
         warnings=tuple(warnings),
         swapped=swapped,
     )
