@@ -124,9 +124,14 @@ def index_text(index: ResidualIndex | None) -> str:
     """``0.31 [−0.05, 0.67]``; an end that the data do not bound is ∞."""
     if index is None or not math.isfinite(index.estimate):
         return "undefined"
-    low = "−∞" if index.low is None else f"{index.low:.2f}"
-    high = "∞" if index.high is None else f"{index.high:.2f}"
-    return f"{index.estimate:.2f} [{low}, {high}]".replace("-", "−")
+    low = "−∞" if index.low is None else _hundredths(index.low)
+    high = "∞" if index.high is None else _hundredths(index.high)
+    return f"{_hundredths(index.estimate)} [{low}, {high}]"
+
+
+def _hundredths(value: float) -> str:
+    """With a minus sign, but not before 0."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def failure(

@@ -135,7 +135,8 @@ def test_where_there_is_enough_everything_matches() -> None:
     whole = sums(design.member, groups) + np.bincount(labels["retain"][design.core])
     assert (whole == trained).all()
     assert design.notes == (
-        "Each of 200 of 200 forget and 600 of 2000 unseen examples is in half of 16 shadow models.",
+        "Half of the 16 shadow models hold each of these examples: 200 of 200 forget and 600 of "
+        "2000 unseen.",
         "Each is trained on 1200 examples, the subject's original on 1200.",
         "Each unlearns 200 of them once, the request is for 200; 100 % of the class make-up is "
         "the same.",

@@ -267,7 +267,7 @@ def _notes(
         if name in design.rows
     ]
     notes = [
-        f"Each of {_listed(parts)} examples is in half of {design.models} shadow models.",
+        f"Half of the {design.models} shadow models hold each of these examples: {_listed(parts)}.",
         f"Each is trained on {design.train_size} examples, the subject's original on {trained}"
         + ("." if design.train_size >= trained else "; there are too few unseen ones."),
     ]

@@ -183,10 +183,9 @@ def _power(design: Design, case: Case, alpha: float) -> Power | None:
 def _given_up(whole: Prepared, part: Prepared, minutes: float) -> str:
     lost = ""
     if whole.power is not None and part.power is not None:
-        lost = (
-            f"; the mean shift that LiRA can detect rises from {whole.power.shift:.2f} to "
-            f"{part.power.shift:.2f} standard deviations"
-        )
+        before, after = f"{whole.power.shift:.2f}", f"{part.power.shift:.2f}"
+        moves = f"rises from {before} to" if before != after else "stays at"
+        lost = f"; the mean shift that LiRA can detect {moves} {after} standard deviations"
     return (
         f"{part.design.models} of {whole.design.models} shadow models fit into {minutes:g} min by "
         f"a timing on this machine, so that elsewhere, or in another run, it may be more or "
