@@ -166,7 +166,7 @@ def test_other_texts_are_no_measure_of_membership(world: World, tmp_path: Path) 
     assert main(own.line("original", "--access", "black-box", retrained=0)) == 3
     record = json.loads((own.folder / "out" / "record.json").read_text())
     assert not any(finding["counted"] for finding in record["findings"])
-    assert any("by their words alone" in told for told in record["request"]["warnings"])
+    assert any("by their words alone" in told for told in record["controls"]["warnings"])
     assert own.case(Store()).mix_differs
     assert not world.case(Store()).mix_differs
 
