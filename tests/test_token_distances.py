@@ -13,7 +13,8 @@ from scipy.special import softmax
 from torch import Tensor
 
 from tests.test_token_scores import Bigrams, bigrams, texts
-from unaudit.token_distances import Remembered, Slices, TokenDistances, token_distances
+from unaudit.token_distances import Remembered, Slices, token_distances
+from unaudit.token_outputs import TokenDistances
 from unaudit.token_scores import rows_at_once
 
 CPU = torch.device("cpu")

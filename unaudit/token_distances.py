@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from unaudit.devices import on_device
+from unaudit.token_outputs import TokenDistances
 
 Slices = Callable[[], Iterator[Tensor]]
 """Gives (k, V) float32 logits of some tokens, then of the next, until all have been."""
-
-
-class TokenDistances(NamedTuple):
-    """Between the predictions p and q of N tokens."""
-
-    jsd: npt.NDArray[np.float32]
-    """(N,) Jensen–Shannon divergence in nats, in [0, ln 2]."""
-    l1: npt.NDArray[np.float32]
-    """(N,) Σ |p − q|, in [0, 2]."""
-    l2: npt.NDArray[np.float32]
-    """(N,) √Σ (p − q)², in [0, √2]."""
-    differ: npt.NDArray[np.bool_]
-    """(N,) whether other tokens are the likeliest; of equal logits the first."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from unaudit.evidence import FloatArray, IntArray
-from unaudit.token_distances import Slices, TokenDistances, token_distances
 from unaudit.views import Predictions
+
+if TYPE_CHECKING:
+    from unaudit.token_distances import Slices
 
 TOP = 10
 """Largest probabilities that are kept of every prediction (RFA-LoRA §V-C)."""
@@ -20,6 +23,19 @@ MOST_LOSS = 690.0
 """Nats per token; a perplexity of more is told as if it were that of so much, about 1e299."""
 SUREST = -1e-12
 """Log-confidence per token above which 1 − exp of it would be lost to rounding."""
+
+
+class TokenDistances(NamedTuple):
+    """Between the predictions p and q of N tokens."""
+
+    jsd: npt.NDArray[np.float32]
+    """(N,) Jensen–Shannon divergence in nats, in [0, ln 2]."""
+    l1: npt.NDArray[np.float32]
+    """(N,) Σ |p − q|, in [0, 2]."""
+    l2: npt.NDArray[np.float32]
+    """(N,) √Σ (p − q)², in [0, √2]."""
+    differ: npt.NDArray[np.bool_]
+    """(N,) whether other tokens are the likeliest; of equal logits the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +84,8 @@ class TokenOutputs(Predictions):
             return self._compared[other]
         if self.logits is None or other.logits is None:
             raise ValueError("the logits of tokens are not at hand")
+        from unaudit.token_distances import token_distances
+
         found = token_distances(self.logits, other.logits)
         # distances have no direction
         self._compared[other] = other._compared[self] = found

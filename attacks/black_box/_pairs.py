@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from attacks.black_box._selection import absent
 from unaudit.evidence import Evidence, FloatArray, ProbeCard, Scores, Skipped
-from unaudit.token_distances import TokenDistances
-from unaudit.token_outputs import TokenOutputs
+from unaudit.token_outputs import TokenDistances, TokenOutputs
 from unaudit.views import BlackBox
 
 

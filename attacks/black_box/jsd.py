@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from attacks.black_box._pairs import OutputDistance
 from unaudit.evidence import ANY_TASK, PROBES, FloatArray, ProbeCard
-from unaudit.token_distances import TokenDistances
+from unaudit.token_outputs import TokenDistances
 
 
 @PROBES.register("jsd")
