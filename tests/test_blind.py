@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.stats import binomtest
 
@@ -92,6 +94,48 @@ def test_only_unseen_texts_of_the_forget_classes_are_compared() -> None:
     assert own is not None
     assert not own.differ
     assert told(words(200, rng), unseen).differ
+
+
+def test_who_wrote_a_text_does_not_tell_sides_apart() -> None:
+    # everybody has three words of their own, and nobody is on both sides
+    rng = np.random.default_rng(5)
+
+    def people(first: int) -> tuple[list[IntArray], npt.NDArray[np.str_]]:
+        texts = []
+        for person in range(first, first + 40):
+            own = VOCABULARY + 3 * person + np.arange(3)
+            texts += [np.concatenate([text, own]) for text in words(10, rng)]
+        return texts, np.repeat(np.arange(first, first + 40), 10).astype(str)
+
+    sides = []
+    for name, first in (("forget", 0), ("unseen", 40)):
+        texts, groups = people(first)
+        made = side(cast(SplitName, name), texts)
+        made.dataset.groups = groups
+        sides.append(made)
+    found = tell_apart(*sides)
+    assert found is not None
+    assert not found.differ
+    assert abs(found.area - 0.5) < 0.1
+    for one in sides:
+        one.dataset.groups = None
+    blindly = tell_apart(*sides)
+    assert blindly is not None
+    assert blindly.differ  # if nobody says whose they are
+
+
+def test_copies_of_one_text_are_one() -> None:
+    rng = np.random.default_rng(6)
+    forget, unseen = words(60, rng) * 5, words(60, rng) * 5
+    assert not told(forget, unseen).differ
+
+
+def test_few_persons_tell_nothing() -> None:
+    rng = np.random.default_rng(7)
+    forget, unseen = side("forget", words(100, rng)), side("unseen", words(100, rng))
+    forget.dataset.groups = np.repeat(np.arange(5), 20).astype(str)
+    unseen.dataset.groups = np.arange(100).astype(str)
+    assert tell_apart(forget, unseen) is None
 
 
 def test_the_result_repeats_and_no_global_generator_is_used() -> None:

@@ -16,7 +16,7 @@ from unaudit.recording.fidelity import fidelity_part
 from unaudit.views import BlackBox, Outputs
 
 LABELS: Mapping[str, IntArray] = {
-    "forget": np.full(30, 2),
+    "forget": np.full(20, 2),
     "retain": np.repeat([0, 1], 100),
     "unseen": np.repeat([0, 1, 2], 100),
 }
@@ -146,7 +146,7 @@ def test_the_gap_of_means_is_held_against_the_limit(mean: float, ok: bool) -> No
 
 
 def test_language_models_are_compared_by_the_tokens_that_they_predict() -> None:
-    labels = {name: np.zeros(100, dtype=np.int64) for name in LABELS}
+    labels = {name: np.zeros(10 if name == "forget" else 100, np.int64) for name in LABELS}
     near, far = (
         sure(
             found(
@@ -163,6 +163,31 @@ def test_language_models_are_compared_by_the_tokens_that_they_predict() -> None:
     assert "next-token accuracies and confidences differ by 3.0 points at most" in near.reason
     assert not far.ok
     assert "unseen next-token accuracy is 40.0% for the original and 30.0% for" in far.reason
+
+
+@pytest.mark.parametrize(("forgotten", "ok"), [(20, False), (30, True)])
+def test_who_had_much_less_to_learn_from_may_know_less_of_the_unseen(
+    forgotten: int, ok: bool
+) -> None:
+    labels = {**LABELS, "forget": np.resize([0, 1], forgotten)}
+    whole = {"retain": {0: 1.0, 1: 1.0}, "unseen": {0: 0.9, 1: 0.9, 2: 0.9}}
+    less = {"retain": {0: 1.0, 1: 1.0}, "unseen": {0: 0.8, 1: 0.8, 2: 0.8}}
+    assert sure(found(whole, less, scenario="sample", labels=labels)).ok is ok
+    # but not of what it kept
+    worse = {**less, "retain": {0: 0.9, 1: 0.9}}
+    assert not sure(found(whole, worse, scenario="sample", labels=labels)).ok
+
+
+def test_where_one_class_is_left_its_certainty_still_counts() -> None:
+    labels = {"forget": np.ones(20, int), "retain": np.zeros(100, int), "unseen": LABELS["retain"]}
+    result = sure(
+        found(
+            {"retain": {0: 1.0}, "unseen": {0: 1.0}},
+            {"retain": {0: 0.8}, "unseen": {0: 1.0}},
+            labels=labels,
+        )
+    )
+    assert not result.ok
 
 
 def test_better_than_the_original_is_not_the_same_recipe_either() -> None:
@@ -210,7 +235,7 @@ def test_swapped_labels_change_their_classes_by_themselves() -> None:
 
 
 def test_where_every_class_is_touched_all_count() -> None:
-    labels = {name: np.repeat([0, 1], 50) for name in LABELS}
+    labels = {name: np.repeat([0, 1], 5 if name == "forget" else 50) for name in LABELS}
     both = {name: {0: 0.9, 1: 0.9} for name in LABELS}
     result = sure(found(both, both, scenario="partial-class", labels=labels))
     assert not result.kept_classes_only

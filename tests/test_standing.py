@@ -21,6 +21,8 @@ UNFAITHFUL = Doubts(
 KNOWING = "the references know the forget set"
 FLATTERING = Doubts(lines=(KNOWING,), flattering=(KNOWING,), remedy="hand in better ones")
 
+UNLIKE = "models that saw neither side tell them apart"
+
 
 def clear(remembered: float, **settings: Any) -> list[Calibrated]:
     """Probes each of which can fail on its own."""
@@ -77,6 +79,33 @@ def test_references_that_were_not_used_do_not_matter(doubts: Doubts) -> None:
     assert deciding(verdict, doubts) is verdict
 
 
+@pytest.mark.parametrize("remembered", [1.0, -1.5])
+def test_without_references_sides_that_differ_by_themselves_make_no_fail(
+    remembered: float,
+) -> None:
+    before = verdict_on(in_model(audited(remembered)))
+    assert before.outcome == "fail"
+    doubts = Doubts(lines=(UNLIKE,), unlike=UNLIKE, remedy="hand in better ones")
+    verdict = deciding(before, doubts)
+    assert verdict.outcome == "inconclusive"
+    assert verdict.headline.endswith(f"but {UNLIKE}")
+    assert (verdict.caps, verdict.next_step) == ((UNLIKE,), "hand in better ones")
+
+
+def test_what_fails_without_references_is_shown_as_it_is_without_them() -> None:
+    inside = clear(1.0, families=("representation",))
+    before = verdict_on([*clear(0.0, families=("membership",)), *inside], 10)
+    assert {name.partition("-")[0] for name in marked(before)[0]} == {"representation"}
+    alone = verdict_on(in_model(clear(1.0, seed=7, families=("membership",))))
+    assert alone.outcome == "fail"
+    verdict = deciding(before, UNFAITHFUL, alone)
+    assert verdict.outcome == "fail"
+    assert marked(verdict) == marked(alone)
+    shown = {j.calibrated.measurement.card.name: j for j in verdict.probes}
+    for judged in alone.probes:
+        assert shown[judged.calibrated.measurement.card.name] is judged
+
+
 def test_incomparable_references_make_no_fail() -> None:
     before, alone = verdict_on(clear(1.0), 10), verdict_on(in_model(audited(0.0)))
     verdict = deciding(before, UNFAITHFUL, alone)
@@ -115,7 +144,7 @@ def test_a_fail_without_references_stands() -> None:
 
 
 def test_where_both_sides_differ_by_themselves_nothing_is_decided_without_references() -> None:
-    verdict = deciding(verdict_on(audited(1.0)), replace(UNFAITHFUL, exchangeable=False))
+    verdict = deciding(verdict_on(audited(1.0)), replace(UNFAITHFUL, unlike=UNLIKE))
     assert verdict.outcome == "inconclusive"
 
 

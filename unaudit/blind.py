@@ -8,24 +8,26 @@ Zhang & Tramèr 2024, "Blind baselines beat membership inference attacks for fou
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from unaudit.data import Dataset
 from unaudit.data.text_dataset import TextDataset
 from unaudit.evidence import IntArray
 from unaudit.splits import Split
-from unaudit.stats import auc
+from unaudit.stats import auc, auc_noise
 from unaudit.stats.equivalence import tail_p
 from unaudit.tokens import PADDING
 
 MOST = 5000
 """Texts of a side that are looked at, spread over it."""
 LEAST = 20
-"""Texts of a side below which nothing can be told."""
+"""Texts, or persons, of a side below which nothing can be told."""
 SIGNIFICANT = 1e-3
 """P-value below which the sides differ (our choice)."""
 MOST_STEPS = 200
@@ -58,18 +60,18 @@ class Blind:
 
 def tell_apart(forget: Split, unseen: Split) -> Blind | None:
     """Logistic regression on which tokens occur how often and on length, fitted to one half of the
-    texts and tested on the other, both ways.
+    texts and tested on the other, both ways. Texts of one person, where the data say whose they
+    are, and copies of one text are all in one half: else their authors would be told apart.
 
     Where both sides are drawn from one distribution, the scores of a half that was not fitted to
-    are too, so that their AUC has mean ½ and, without ties, variance (n + m + 1) / 12nm (Mann &
-    Whitney 1947). The two ways are corrected for (Bonferroni): they are not independent, and nor
-    would more folds be.
+    are too, so that their AUC has mean ½ and a known variance (:func:`auc_noise`). The two ways are
+    corrected for (Bonferroni): they are not independent, and nor would more folds be.
 
     Args:
         forget, unseen: of the latter, texts of the forget classes alone are compared.
 
     Returns:
-        None where the examples are no texts, or too few.
+        None where the examples are no texts, or too few, or of too few persons.
     """
     data = [forget.dataset, unseen.dataset]
     comparable = unseen.rows[np.isin(unseen.labels, np.unique(forget.labels))]
@@ -77,18 +79,24 @@ def tell_apart(forget: Split, unseen: Split) -> Blind | None:
     if not all(isinstance(one, TextDataset) for one in data) or min(map(len, sides)) < LEAST:
         return None
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold
 
-    known = _features([_tokens(one, rows) for one, rows in zip(data, sides, strict=True)])
+    texts = [_tokens(one, rows) for one, rows in zip(data, sides, strict=True)]
+    units = _units(data, sides, texts)
+    if min(len(np.unique(own)) for own in units) < LEAST:
+        return None
+    known, group = _features(texts), np.concatenate(units)
     side = np.repeat([1, 0], [len(rows) for rows in sides])
     areas, p_values = [], []
-    for fit, test in StratifiedKFold(2, shuffle=True, random_state=0).split(known, side):
+    halves = StratifiedGroupKFold(2, shuffle=True, random_state=0)
+    for fit, test in halves.split(known, side, group):
         model = LogisticRegression(class_weight="balanced", max_iter=MOST_STEPS)
         scores = model.fit(known[fit], side[fit]).decision_function(known[test])
-        own, other = scores[side[test] == 1], scores[side[test] == 0]
-        n, m = len(own), len(other)
+        forgotten = side[test] == 1
+        own, other = scores[forgotten], scores[~forgotten]
+        variance, df = auc_noise(own, other, (group[test][forgotten], group[test][~forgotten]))
         areas.append(auc(own, other))
-        p_values.append(tail_p(areas[-1] - 0.5, [(n + m + 1) / (12 * n * m)], [math.inf]))
+        p_values.append(tail_p(areas[-1] - 0.5, [variance], [df]))
     return Blind(float(np.mean(areas)), min(1.0, 2.0 * min(p_values)))
 
 
@@ -109,7 +117,20 @@ def _tokens(data: Dataset, rows: IntArray) -> list[IntArray]:
     ]
 
 
-def _features(sides: list[list[IntArray]]) -> sparse.csr_array:
+def _units(
+    data: Sequence[Dataset], sides: Sequence[IntArray], texts: Sequence[Sequence[IntArray]]
+) -> list[npt.NDArray[np.str_]]:
+    """Of each text of either side, whose it is, or what it says."""
+    groups = [one.groups for one in data if one.groups is not None]
+    if len(groups) == len(data):
+        return [names[rows] for names, rows in zip(groups, sides, strict=True)]
+    return [
+        np.array([blake2b(tokens.tobytes(), digest_size=8).hexdigest() for tokens in own])
+        for own in texts
+    ]
+
+
+def _features(sides: Sequence[Sequence[IntArray]]) -> sparse.csr_array:
     """(n, tokens + 1): log(1 + how often each token occurs), and the logarithm of the length in
     standard deviations."""
     texts = [tokens for side in sides for tokens in side]

@@ -12,20 +12,20 @@ a reference on forget examples   It moves the zero of every index towards the or
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from unaudit.calibration import CHANCE
 from unaudit.case import Case
-from unaudit.evidence import FloatArray, Scores
+from unaudit.evidence import Scores
 from unaudit.fidelity import touched_classes
 from unaudit.measuring import Answer, Measurement
-from unaudit.stats import auc, group_sums, p_below
+from unaudit.stats import auc, auc_noise, p_below
 from unaudit.stats.equivalence import tail_p
 from unaudit.views import BlackBox
 
@@ -88,8 +88,9 @@ def leanings(case: Case, measurements: Sequence[Measurement]) -> tuple[Leaning, 
 
     The attacks are those by which the verdict tells members, so that what they can see of the
     original, they can see here. Given a model that saw neither side, the scores of both are draws
-    from one distribution, so that the AUC has mean ½ and, without ties, variance (n + m + 1) / 12nm
-    (Mann & Whitney 1947). The models share the examples; their mean varies as one of them at most.
+    from one distribution, so that the AUC has mean ½ and a known variance (:func:`auc_noise`); the
+    records of one person are drawn together. The models share the examples; their mean varies as
+    one of them at most.
 
     Nothing is said where the two sides differ by themselves: in the class scenario, whose unseen
     examples are no measure of a class that nobody saw, and where the mix of classes differs.
@@ -102,14 +103,15 @@ def leanings(case: Case, measurements: Sequence[Measurement]) -> tuple[Leaning, 
         areas = [_area(case, reading.answers[0]) for reading in attack.retrained]
         original = None
         if attack.original is not None:
-            original, _ = _area(case, attack.original.answers[0])
+            original, *_ = _area(case, attack.original.answers[0])
         harmless = 0.0 if original is None else KNOWN * abs(original - CHANCE)
         labels = [candidate.label for candidate in case.retrained]
-        everyone = fmean(area for area, _ in areas), max(variance for _, variance in areas)
-        for who, (area, variance) in ((None, everyone), *zip(labels, areas, strict=True)):
+        _, noise, df = max(areas, key=lambda one: one[1])
+        everyone = fmean(area for area, *_ in areas), noise, df
+        for who, (area, variance, df) in ((None, everyone), *zip(labels, areas, strict=True)):
             lean = abs(area - CHANCE)
             looks = len(attacks) * (1 if who is None else len(areas))
-            p = min(1.0, looks * tail_p(lean, [variance], [math.inf]))
+            p = min(1.0, looks * tail_p(lean, [variance], [df]))
             if p <= SIGNIFICANT and lean >= harmless:
                 found.append(Leaning(who, attack.card.title, area, original, p))
     return tuple(found)
@@ -161,26 +163,25 @@ def _tells_members(measurement: Measurement) -> bool:
     )
 
 
-def _area(case: Case, answer: Answer) -> tuple[float, float]:
-    """AUC of forget against unseen examples, and its variance for a model that saw neither. Records
-    of one person are alike: where the data say whose they are, persons are what is compared."""
+def _area(case: Case, answer: Answer) -> tuple[float, float, float]:
+    """AUC of forget against unseen examples; its variance for a model that saw neither, and the
+    degrees of freedom of that. Records of one person are alike, where the data say whose they are.
+    """
     assert isinstance(answer, Scores)
     assert answer.unseen is not None
     forget, unseen = answer.forget, answer.unseen
+    groups = None
     if all(case.splits[side].dataset.groups is not None for side in SIDES):
-        forget, unseen = _by_group(case, answer, "forget"), _by_group(case, answer, "unseen")
-    n, m = len(forget), len(unseen)
-    return auc(forget, unseen), (n + m + 1) / (12 * n * m)
+        groups = _groups(case, answer, "forget"), _groups(case, answer, "unseen")
+    return auc(forget, unseen), *auc_noise(forget, unseen, groups)
 
 
-def _by_group(case: Case, answer: Scores, side: Side) -> FloatArray:
-    """(g,) mean scores of the groups of one side."""
-    scores = answer.forget if side == "forget" else answer.unseen
-    groups, split = case.splits[side].dataset.groups, case.splits[side]
-    assert scores is not None
+def _groups(case: Case, answer: Scores, side: Side) -> npt.NDArray[Any]:
+    """Of each score of one side."""
+    split = case.splits[side]
+    groups = split.dataset.groups
     assert groups is not None
-    summed = group_sums(scores, groups[split.rows[answer.rows.get(side, np.arange(len(scores)))]])
-    return np.asarray(summed.sums / summed.sizes)
+    return np.asarray(groups[split.rows[answer.rows.get(side, np.arange(len(split.rows)))]])
 
 
 def _known_classes(case: Case, view_of: Mapping[str, BlackBox]) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ flattering     They know the forget set, so that the zero lies too near the orig
                remembers too much, and that stands. Too little, or a distance without direction,
                may be what an honest subject shows.
 
+unlike         Forget and unseen examples differ for models that saw neither, or the subject knows
+               the unseen ones. Then a fail without references does not stand.
+
 What does not stand leaves the audit inconclusive and is told as the doubt that it is.
 """
 
@@ -27,9 +30,10 @@ from unaudit.verdict import Verdict
 
 
 def upheld(verdict: Verdict, doubts: Doubts, tau: float, alone: Callable[[], Verdict]) -> Verdict:
-    """The verdict, with a fail held back for which nothing but doubtful references speaks.
+    """The verdict, with a fail held back for which nothing but doubtful comparisons speaks.
 
-    What no longer makes the audit fail is not marked as failing; its p-value stays.
+    What fails without references is shown as it is without them. What no longer makes the audit
+    fail is not marked as failing; its p-value stays.
 
     Args:
         verdict: as the rule has it.
@@ -37,17 +41,18 @@ def upheld(verdict: Verdict, doubts: Doubts, tau: float, alone: Callable[[], Ver
         tau: margin on the residual index.
         alone: decides on the same measurements as if there were no references.
     """
-    with_references = any(judged.calibrated.mode == "retrained" for judged in verdict.probes)
-    if verdict.outcome != "fail" or not with_references:
+    if verdict.outcome != "fail":
         return verdict
+    if not any(judged.calibrated.mode == "retrained" for judged in verdict.probes):
+        return verdict if doubts.unlike is None else _held_back(verdict, doubts.unlike, doubts, tau)
     doubt = doubts.incomparable
     if doubt is None and doubts.recipe_alone:
         doubt = _beyond_original(verdict)
     if doubt is not None:
-        second = alone() if doubts.exchangeable else None
+        second = alone() if doubts.unlike is None else None
         if second is None or second.outcome != "fail":
             return _held_back(verdict, doubt, doubts, tau)
-        return _failing_alone(verdict, second, doubt, tau)
+        return _failing_alone(verdict, second, doubt, doubts, tau)
     if doubts.flattering:
         return _remembering(verdict, doubts, tau)
     return verdict
@@ -84,17 +89,18 @@ def _held_back(verdict: Verdict, doubt: str, doubts: Doubts, tau: float) -> Verd
     )
 
 
-def _failing_alone(verdict: Verdict, second: Verdict, doubt: str, tau: float) -> Verdict:
+def _failing_alone(
+    verdict: Verdict, second: Verdict, doubt: str, doubts: Doubts, tau: float
+) -> Verdict:
     probes, families = _failing(second)
-    names = {judged.calibrated.measurement.card.name for judged in probes}
-    shared = {family.family for family in families}
+    own = {judged.calibrated.measurement.card.name: judged for judged in probes}
+    shared = {family.family: family for family in families}
+    still = _marking(verdict, (), ())
     without = "without references"
     return replace(
-        _marking(
-            verdict,
-            [j for j in verdict.probes if j.calibrated.measurement.card.name in names],
-            [family for family in verdict.families if family.family in shared],
-        ),
+        verdict,
+        probes=tuple(own.get(j.calibrated.measurement.card.name, j) for j in still.probes),
+        families=tuple(shared.get(family.family, family) for family in still.families),
         headline=failure(probes, families, tau, f"can still tell the forget set apart, {without}"),
         upper_bound=second.upper_bound,
         reasons=(
@@ -102,7 +108,7 @@ def _failing_alone(verdict: Verdict, second: Verdict, doubt: str, tau: float) ->
             f"the audit fails {without} as well",
             *(f"{without}: {reason}" for reason in second.reasons),
         ),
-        caps=(doubt,),
+        caps=tuple(dict.fromkeys((doubt, *doubts.lines))),
     )
 
 

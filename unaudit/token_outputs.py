@@ -26,16 +26,16 @@ SUREST = -1e-12
 
 
 class TokenDistances(NamedTuple):
-    """Between the predictions p and q of N tokens."""
+    """Between the predictions p and q of N tokens, or means of these over N texts."""
 
-    jsd: npt.NDArray[np.float32]
+    jsd: npt.NDArray[np.generic]
     """(N,) Jensen–Shannon divergence in nats, in [0, ln 2]."""
-    l1: npt.NDArray[np.float32]
+    l1: npt.NDArray[np.generic]
     """(N,) Σ |p − q|, in [0, 2]."""
-    l2: npt.NDArray[np.float32]
+    l2: npt.NDArray[np.generic]
     """(N,) √Σ (p − q)², in [0, √2]."""
-    differ: npt.NDArray[np.bool_]
-    """(N,) whether other tokens are the likeliest; of equal logits the first."""
+    differ: npt.NDArray[np.generic]
+    """(N,) bool: whether other tokens are the likeliest; of equal logits the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,8 @@ class TokenOutputs(Predictions):
         return np.asarray(sums / self.counts)
 
     def apart(self, other: TokenOutputs) -> TokenDistances:
-        """How far these predictions are, token by token, from those of another model on the same
-        texts. Several probes ask: a pair is compared once.
+        """(n,) how far the predictions of each text's tokens are, on average, from those of another
+        model on the same texts. Several probes ask: a pair is compared once.
 
         Raises:
             ValueError: the logits of one of the two cannot be had.
@@ -86,7 +86,8 @@ class TokenOutputs(Predictions):
             raise ValueError("the logits of tokens are not at hand")
         from unaudit.token_distances import token_distances
 
-        found = token_distances(self.logits, other.logits)
+        tokens = token_distances(self.logits, other.logits)
+        found = TokenDistances(*(self.per_text(values) for values in tokens))
         # distances have no direction
         self._compared[other] = other._compared[self] = found
         return found

@@ -32,8 +32,8 @@ class OutputDistance(ABC):
         """(n,) distances from two (n, n_classes) arrays of log-probabilities."""
 
     @abstractmethod
-    def of_tokens(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
-        """(tokens,) the same between two language models."""
+    def of_texts(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
+        """(n,) the same between two language models."""
 
     def __call__(self, view: BlackBox, reference: BlackBox, rng: np.random.Generator) -> Evidence:
         if (skip := absent(self.card, view, reference)) is not None:
@@ -54,4 +54,5 @@ class OutputDistance(ABC):
     def _of_texts(self, own: TokenOutputs, other: TokenOutputs) -> Evidence:
         if not np.array_equal(own.counts, other.counts):
             return Skipped("the reference splits the texts into other tokens than the model does")
-        return Scores(own.per_text(self.of_tokens(own.apart(other))), statistic="mean")
+        distances = np.asarray(self.of_texts(own.apart(other)), np.float64)
+        return Scores(distances, statistic="mean")

@@ -50,7 +50,7 @@ class ActivationDistanceL2(OutputDistance):
     def distance(self, log_p: FloatArray, log_q: FloatArray) -> FloatArray:
         return np.asarray(np.sqrt(np.square(np.exp(log_p) - np.exp(log_q)).sum(axis=1)))
 
-    def of_tokens(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
+    def of_texts(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
         return apart.l2
 
 
@@ -79,5 +79,5 @@ class ActivationDistanceL1(OutputDistance):
     def distance(self, log_p: FloatArray, log_q: FloatArray) -> FloatArray:
         return np.asarray(np.abs(np.exp(log_p) - np.exp(log_q)).sum(axis=1))
 
-    def of_tokens(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
+    def of_texts(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
         return apart.l1

@@ -42,5 +42,5 @@ class Disagreement(OutputDistance):
     def distance(self, log_p: FloatArray, log_q: FloatArray) -> FloatArray:
         return np.asarray(log_p.argmax(axis=1) != log_q.argmax(axis=1), dtype=np.float64)
 
-    def of_tokens(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
+    def of_texts(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
         return apart.differ

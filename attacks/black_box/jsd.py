@@ -48,7 +48,7 @@ class JensenShannon(OutputDistance):
     def distance(self, log_p: FloatArray, log_q: FloatArray) -> FloatArray:
         return jensen_shannon(log_p, log_q)
 
-    def of_tokens(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
+    def of_texts(self, apart: TokenDistances) -> npt.NDArray[np.generic]:
         return apart.jsd
 
 

@@ -167,3 +167,83 @@ def test_answers_are_paths_from_here(
     assert plan.request.forget == "audit/absent.txt"
     assert [Path(x).name for x in plan.references.retrained] == ["retrained-1", "retrained-2"]
     assert all(Path(x).exists() for x in plan.references.retrained)
+
+
+ARCH = "Its architecture, e.g. torchvision:resnet18?num_classes=10"
+
+
+def test_what_lies_beside_the_file_says_itself_what_it_is(
+    run: Run, here: Path, asked: list[tuple[str, str]]
+) -> None:
+    (here / "sub").mkdir()
+    causal_folder(here / "sub" / "subject", 0, n_layer=1)
+    assert run("init", "sub/unaudit.toml").code == 0
+    assert asked[0][1] == "subject"
+    assert ARCH not in dict(asked)
+    plan = AuditPlan.from_toml(here / "sub" / "unaudit.toml")
+    assert plan.model.path == str(here / "sub" / "subject")
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, model: str) -> list[str]:
+    """The questions to come; ``model`` is the first answer, train.jsonl that for training data."""
+    seen: list[str] = []
+
+    def answer(question: str, **_: object) -> str:
+        seen.append(question)
+        if len(seen) == 1:
+            return model
+        return "train.jsonl" if question.startswith("The original's training data") else ""
+
+    monkeypatch.setattr("unaudit.cli.init.is_interactive", lambda _: True)
+    monkeypatch.setattr(click, "prompt", answer)
+    return seen
+
+
+@pytest.mark.parametrize("model", ["subject", "./subject"])
+def test_a_model_named_from_here_says_itself_what_it_is(
+    run: Run, texts: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    (texts / "audit").mkdir()
+    renamed(texts / "train.jsonl", "content")
+    questions = answered(monkeypatch, model)
+    assert run("init", "audit/unaudit.toml").code == 0
+    assert ARCH not in questions
+    assert AuditPlan.from_toml(Path("audit/unaudit.toml")).data.text_column == "content"
+
+
+@pytest.mark.parametrize("nothing", ["", "-"])
+@pytest.mark.parametrize("file", ["unaudit.toml", "audit/unaudit.toml"])
+def test_a_model_left_open_is_not_the_folder_itself(
+    run: Run, texts: Path, monkeypatch: pytest.MonkeyPatch, file: str, nothing: str
+) -> None:
+    (texts / "audit").mkdir()
+    renamed(texts / "train.jsonl", "content")
+    for folder in (texts, texts / "audit"):
+        (folder / "config.json").write_text("{}")
+    questions = answered(monkeypatch, nothing)
+    assert run("init", file).code == 0
+    assert ARCH in questions
+    plan = AuditPlan.from_toml(Path(file))
+    assert (plan.model.path, plan.data.text_column) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "written"),
+    [
+        ("logits.npz", "../logits.npz"),
+        ("outputs:logits.npz", "outputs:../logits.npz"),
+        ("outputs:./logits.npz", "outputs:../logits.npz"),
+        ("outputs:beside.npz", "outputs:beside.npz"),
+        ("outputs:absent.npz", "outputs:absent.npz"),
+        ("outputs:", "outputs:"),
+    ],
+)
+def test_recorded_outputs_are_paths_from_here(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, answer: str, written: str
+) -> None:
+    (here / "audit").mkdir()
+    for name in ("logits.npz", "audit/beside.npz"):
+        (here / name).write_bytes(b"x")
+    answered(monkeypatch, answer)
+    assert run("init", "audit/unaudit.toml").code == 0
+    assert f'\npath = "{written}"\n' in (here / "audit" / "unaudit.toml").read_text()

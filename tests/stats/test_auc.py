@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import mannwhitneyu, norm
+from scipy.stats import binomtest, mannwhitneyu, norm
 from sklearn.metrics import roc_auc_score
 
-from unaudit.evidence import FloatArray
-from unaudit.stats import auc, auc_interval, influence_auc, placements
+from unaudit.evidence import FloatArray, IntArray
+from unaudit.stats import auc, auc_interval, auc_noise, influence_auc, placements
+from unaudit.stats.equivalence import tail_p
 
 RateCheck = Callable[..., bool]
 
@@ -190,3 +191,46 @@ def test_coverage_at_scale(m: int, n: int, area: float, compatible: RateCheck) -
     for draw in (binormal(area, 1), binormal(area, 3), binormal(area, 1 / 3), exponential(area)):
         hits = covered(draw, area, m, n, 2000)
         assert compatible(hits, 2000, at_least=0.93, at_most=0.97 if m >= 500 else 0.99), hits
+
+
+@pytest.mark.parametrize("between", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize(
+    "sizes", [(60, 1, 20, 5), (30, 3, 60, 10), (10, 20, 20, 20)], ids=lambda sizes: str(sizes)
+)
+def test_groups_of_any_size_and_likeness_are_rarely_told_apart(
+    sizes: tuple[int, int, int, int], between: float
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def drawn(groups: int, size: int) -> tuple[FloatArray, IntArray]:
+        scores = between * rng.normal(size=groups).repeat(size) + rng.normal(size=groups * size)
+        return -np.exp(scores), np.arange(groups).repeat(size)
+
+    p_values = []
+    for _ in range(300):
+        (own, mine), (other, theirs) = drawn(*sizes[:2]), drawn(*sizes[2:])
+        variance, df = auc_noise(own, other, (mine, theirs))
+        p_values.append(2 * tail_p(abs(auc(own, other) - 0.5), [variance], [df]))
+    for level in (0.01, 0.05):
+        hits = sum(p < level for p in p_values)
+        assert binomtest(hits, 300, level, alternative="greater").pvalue > 1e-3
+    assert np.mean(p_values) < 0.7  # nor is it noise without end
+
+
+def test_noise_of_independent_records_is_mann_and_whitneys() -> None:
+    rng = np.random.default_rng(1)
+    areas = [auc(rng.normal(size=30), rng.normal(size=50)) for _ in range(4000)]
+    variance, df = auc_noise(rng.normal(size=30), rng.normal(size=50))
+    assert variance == (30 + 50 + 1) / (12 * 30 * 50)
+    assert df == np.inf
+    assert np.var(areas) == pytest.approx(variance, rel=0.08)
+
+
+def test_groups_of_one_change_nothing_and_equal_records_count_once() -> None:
+    rng = np.random.default_rng(2)
+    own, other = rng.normal(size=30), rng.normal(size=50)
+    alone = auc_noise(own, other, (np.arange(30), np.arange(50)))
+    assert alone[0] == pytest.approx(auc_noise(own, other)[0])
+    copies = own.repeat(4), other.repeat(4)
+    same = auc_noise(*copies, (np.arange(30).repeat(4), np.arange(50).repeat(4)))
+    assert same[0] == pytest.approx(auc_noise(own, other)[0], rel=0.02)

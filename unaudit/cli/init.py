@@ -230,13 +230,14 @@ def init(file: str, yes: bool, force: bool) -> None:
             "press Enter to take what stands in brackets, or to leave an answer open (as "
             f"{NOTHING} does); every key is explained in the file"
         )
-        answers = {key: _beside(target, key, said) for key, said in _asked(found).items()}
+        answers = _asked(found, target)
     elif found:
         filled = ", ".join(f"{key} = {value}" for key, value in found.items())
         note(f"filled in from what lies here: {filled}; check it")
-    model, train = (target.parent / answers.get(key, "") for key in ("model.path", "data.train"))
-    if (column := text_column(model, train)) is not None:
-        answers = {**answers, "data.text_column": column}
+    if "model.path" in answers and "data.train" in answers:
+        model, train = (target.parent / answers[key] for key in ("model.path", "data.train"))
+        if (column := text_column(model, train)) is not None:
+            answers = {**answers, "data.text_column": column}
     text = config_text(answers)
     try:
         target.write_text(text, encoding="utf-8")
@@ -249,27 +250,29 @@ def init(file: str, yes: bool, force: bool) -> None:
     note(f"next: fill it in, then 'unaudit plan{named}' says what 'unaudit check{named}' will do")
 
 
-def _asked(found: Mapping[str, str]) -> dict[str, str]:
-    """Answers by key, ``found`` proposed; open questions are left out."""
+def _asked(found: Mapping[str, str], target: Path) -> dict[str, str]:
+    """Answers by key, paths from ``target``'s folder; ``found`` proposed, open ones left out."""
     answers: dict[str, str] = {}
     for key, question in QUESTIONS:
-        if key == "model.arch" and is_text_model(answers.get("model.path", "")):
+        model = answers.get("model.path")
+        if key == "model.arch" and model is not None and is_text_model(target.parent / model):
             continue
         proposed = found.get(key, "")
         answer = click.prompt(question, default=proposed, show_default=bool(proposed), err=True)
         if answer.strip() not in ("", NOTHING):
-            answers[key] = answer.strip()
+            answers[key] = _beside(target, key, answer.strip())
     return answers
 
 
 def _beside(target: Path, key: str, answer: str) -> str:
     """An answer that is a path from here, as one from the folder of the file."""
 
-    def moved(path: str) -> str:
+    def moved(spec: str) -> str:
+        path = spec.removeprefix("outputs:")
         beside = target.parent / path
         if key == "model.arch" or beside.exists() or not Path(path).exists():
-            return path
-        return os.path.relpath(path, target.parent)
+            return spec
+        return spec.removesuffix(path) + os.path.relpath(path, target.parent)
 
     return " ".join(map(moved, answer.split())) if key == RETRAINED else moved(answer)
 

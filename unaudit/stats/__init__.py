@@ -1,6 +1,6 @@
 """All statistics of the product: pure functions on arrays. Probes and reports contain none."""
 
-from unaudit.stats.auc import auc, auc_interval, influence_auc, placements
+from unaudit.stats.auc import auc, auc_interval, auc_noise, influence_auc, placements
 from unaudit.stats.bootstrap import (
     JointBootstrap,
     influence_mean,
@@ -38,6 +38,7 @@ __all__ = [
     "advantage",
     "auc",
     "auc_interval",
+    "auc_noise",
     "band",
     "clopper_pearson",
     "epsilon_lower_bound",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
 from unaudit.evidence import FloatArray, IntArray
+from unaudit.stats.groups import group_sums
 from unaudit.stats.samples import Interval, as_sample, require_rate
 
 
@@ -71,6 +74,45 @@ def influence_auc(
     """
     of_positive, of_negative = placements(positive, negative)
     return of_positive - of_positive.mean(), of_negative - of_negative.mean()
+
+
+def auc_noise(
+    positive: npt.ArrayLike,
+    negative: npt.ArrayLike,
+    groups: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+) -> tuple[float, float]:
+    """Variance of the AUC of samples from one distribution, and its degrees of freedom.
+
+    Without ties it is (n + m + 1) / 12nm (Mann & Whitney 1947). Where records come in groups, such
+    as those of one person, it is inflated by as much as the influences of a group add up, at most
+    as if all records of a group were the same.
+
+    Args:
+        positive: (n,).
+        negative: (m,).
+        groups: (n,) and (m,) whose each record is; None: every record is one of its own.
+    """
+    sides = influence_auc(positive, negative)
+    least = _mann_whitney(*(float(len(side)) for side in sides))
+    if groups is None:
+        return least, math.inf
+    summed = [group_sums(phi, names) for phi, names in zip(sides, groups, strict=True)]
+    most = _mann_whitney(*(own.sizes.sum() ** 2 / np.square(own.sizes).sum() for own in summed))
+    apart, together = (
+        sum(float(np.square(part).sum()) / len(phi) ** 2 for part, phi in parts)
+        for parts in (
+            list(zip(sides, sides, strict=True)),
+            [(own.sums, phi) for own, phi in zip(summed, sides, strict=True)],
+        )
+    )
+    if apart * most <= least * together:
+        return most, math.inf
+    found = least * max(1.0, together / apart)
+    return found, max(min(len(own.sums) for own in summed) - 1.0, 1.0)
+
+
+def _mann_whitney(n: float, m: float) -> float:
+    return float((n + m + 1) / (12 * n * m))
 
 
 def _ranks(of: FloatArray, among: FloatArray) -> tuple[IntArray, IntArray]:
