@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.hugging_face import causal_folder, words, write_texts
+from unaudit.cli.init import _beside
 from unaudit.cli.surroundings import found_around, text_column
 from unaudit.plan import AuditPlan
 
@@ -247,3 +248,25 @@ def test_recorded_outputs_are_paths_from_here(
     answered(monkeypatch, answer)
     assert run("init", "audit/unaudit.toml").code == 0
     assert f'\npath = "{written}"\n' in (here / "audit" / "unaudit.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "written"),
+    [
+        ("model.arch", "hf:base", "hf:../base"),
+        ("model.arch", "hf:absent", "hf:absent"),
+        ("model.arch", "base", "base"),
+        ("data.train", "torchvision:CIFAR10?root=base", "torchvision:CIFAR10?root=../base"),
+        (
+            "data.train",
+            "torchvision:CIFAR10?train=true&root=base&x=1",
+            "torchvision:CIFAR10?train=true&root=../base&x=1",
+        ),
+    ],
+)
+def test_folders_named_within_an_answer_are_moved_as_well(
+    here: Path, key: str, answer: str, written: str
+) -> None:
+    for folder in ("audit", "base"):
+        (here / folder).mkdir()
+    assert _beside(Path("audit/unaudit.toml"), key, answer) == written

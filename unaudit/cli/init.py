@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -268,11 +269,14 @@ def _beside(target: Path, key: str, answer: str) -> str:
     """An answer that is a path from here, as one from the folder of the file."""
 
     def moved(spec: str) -> str:
-        path = spec.removeprefix("outputs:")
-        beside = target.parent / path
-        if key == "model.arch" or beside.exists() or not Path(path).exists():
+        # outputs:FILE, hf:DIR, torchvision:CIFAR10?root=DIR&train=…
+        found = re.fullmatch(r"(outputs:|hf:|.*[?&]root=|)([^&]*)(.*)", spec)
+        assert found is not None
+        before, path, after = found.groups()
+        beside, named = target.parent / path, key == "model.arch" and before != "hf:"
+        if named or not path or beside.exists() or not Path(path).exists():
             return spec
-        return spec.removesuffix(path) + os.path.relpath(path, target.parent)
+        return before + os.path.relpath(path, target.parent) + after
 
     return " ".join(map(moved, answer.split())) if key == RETRAINED else moved(answer)
 
