@@ -62,25 +62,9 @@ def model(label: str, made: bool) -> Any:
     )
 
 
-def found(
-    original: Shares | View,
-    *retrained: Shares | View,
-    scenario: Scenario = "class",
-    labels: Mapping[str, IntArray] = LABELS,
-    made: Sequence[str] = ("retrained",),
-    swapped: tuple[int, int] | None = None,
-    task: Task = "classification",
-) -> Fidelity | None:
-    case, views = world(
-        original,
-        *retrained,
-        scenario=scenario,
-        labels=labels,
-        made=made,
-        swapped=swapped,
-        task=task,
-    )
-    return fidelity(case, views)
+def found(original: Shares | View, *retrained: Shares | View, **settings: Any) -> Fidelity | None:
+    """In a :func:`world`."""
+    return fidelity(*world(original, *retrained, **settings))
 
 
 def world(

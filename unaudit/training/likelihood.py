@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from unaudit.tokens import predicts_tokens
 
 ELEMENTS = 1 << 22
-"""Logits at a time: 16 MiB. A batch of texts has one for every token and every word of
-the vocabulary."""
+"""Logits at a time: 16 MiB. A batch of texts has one for every token and every word of the
+vocabulary."""
 TOKENS = 1 << 14
 """Tokens that are read at a time."""
 
