@@ -7,6 +7,7 @@ import io
 import re
 from html import unescape
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from rich.console import Console
@@ -90,14 +91,7 @@ def test_the_sentences_that_must_appear() -> None:
 
 
 def test_every_outcome_has_a_word_and_a_shape_of_its_own() -> None:
-    outcomes: tuple[ProbeOutcome, ...] = (
-        "like-retrained",
-        "not-residual",
-        "residual",
-        "over-unlearned",
-        "inconclusive",
-        "not-informative",
-    )
+    outcomes: tuple[ProbeOutcome, ...] = get_args(ProbeOutcome)
     readings = [reading(outcome) for outcome in outcomes]
     assert len({read.word for read in READINGS}) == len({read.symbol for read in READINGS}) == 7
     assert len({read.mark for read in readings}) == len(outcomes)
